@@ -207,7 +207,9 @@ class Acceptor:
                 self._counters.connections_given_up += 1
                 continue
             of_addresses = self._address_limits
-            if of_addresses is not None and not of_addresses.arrived(fd, client_address(address)):
+            if of_addresses is not None and not of_addresses.arrived(
+                fd, client_address(address), not (self._tls and transport is HTTP)
+            ):
                 os.close(fd)
                 left -= 1
                 continue

@@ -69,8 +69,9 @@ class AddressLimits:
             return cls(limits, workers, keys, counters, clock)
         return None
 
-    def arrived(self, fd: int, address: str) -> bool:
-        """A connection has been accepted, or it is known by now where it comes from. Returns: whether it may stay, at
+    def arrived(self, fd: int, address: str, answered: bool = True) -> bool:
+        """A connection has been accepted, or it is known by now where it comes from. answered: whether one that is
+        refused may have an answer: before a TLS handshake that would cost too much. Returns: whether it may stay, at
         least until it has its answer (`refusal`)."""
         key, before = self._key_of(address), self.key(fd)
         if key in (NOBODY, before) or fd in self._refused:
@@ -79,10 +80,10 @@ class AddressLimits:
             self.left(fd)
         if self._most and self._counts.get(key, 0) >= self._most:
             self._counters.limited_connections_per_address += 1
-            return self._refuse(fd, Refused(TOO_MANY_OF_ADDRESS, 0.0))
+            return answered and self._refuse(fd, Refused(TOO_MANY_OF_ADDRESS, 0.0))
         if self._setups is not None and (wait := self._setups.take(key, self._clock.now)):
             self._counters.limited_setups_per_address += 1
-            return self._refuse(fd, Refused(TOO_OFTEN, wait))
+            return answered and self._refuse(fd, Refused(TOO_OFTEN, wait))
         keys = self._keys
         if fd >= len(keys):
             keys.frombytes(bytes(8 * (fd + 1 - len(keys))))

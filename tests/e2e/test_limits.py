@@ -30,6 +30,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
         "pusher.apps": apps,
         "router.routers": 2,
         "worker.retry_after": 10,
+        "listen.forwarded_from": "127.0.0.64/26",
         "limits.burst_seconds": 3600,
         "limits.connections_per_address": 3,
         "limits.setups_per_address": 8 / 3600,
@@ -54,17 +55,18 @@ def reached(farm: Farm, reason: str, times: int) -> None:
     until(counted, f"{reason} was reached {times} times")
 
 
-def connect(farm: Farm, address: str) -> websocket.WebSocket:
-    """A device that comes from this address of loopback."""
+def connect(farm: Farm, address: str, client: str = "") -> websocket.WebSocket:
+    """A device that comes from this address of loopback. client: what a proxy there says of it."""
     port = int(farm.device_url.rpartition(":")[2].rstrip("/"))
     own = socket.create_connection(("127.0.0.1", port), PATIENCE_S, (address, 0))
-    return websocket.create_connection(farm.device_url, socket=own, timeout=PATIENCE_S)
+    header = [f"X-Forwarded-For: {client}"] if client else []
+    return websocket.create_connection(farm.device_url, socket=own, timeout=PATIENCE_S, header=header)
 
 
-def refused(farm: Farm, address: str) -> tuple[int, int]:
+def refused(farm: Farm, address: str, client: str = "") -> tuple[int, int]:
     """Status and Retry-After of a device that is not let in."""
     with pytest.raises(websocket.WebSocketBadStatusException) as caught:
-        connect(farm, address)
+        connect(farm, address, client)
     assert caught.value.resp_headers is not None
     return caught.value.status_code, int(caught.value.resp_headers["retry-after"])
 
@@ -82,6 +84,16 @@ def test_an_address_has_so_many_devices(farm: Farm) -> None:
         reached(farm, "connections_per_address", 1)
         first.close()  # the farm has seen that when it has answered the close
         stack.enter_context(closing(connect(farm, "127.0.0.2")))
+
+
+def test_clients_of_a_proxy_count_each_and_the_proxy_does_not(farm: Farm) -> None:
+    with ExitStack() as stack:
+        for client in ("192.0.2.1", "192.0.2.2"):
+            for _ in range(3):
+                stack.enter_context(closing(connect(farm, "127.0.0.64", client)))
+            assert refused(farm, "127.0.0.65", client)[0] == 429
+        stack.enter_context(closing(connect(farm, "127.0.0.64", "2001:db8::1")))
+        reached(farm, "connections_per_address", 3)
 
 
 def test_an_address_comes_so_often(farm: Farm) -> None:

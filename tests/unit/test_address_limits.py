@@ -117,6 +117,7 @@ def test_of_those_that_are_refused_only_some_wait_for_their_answer() -> None:
     kept = [world.limits.arrived(fd, "192.0.2.1") for fd in range(3, 103)]
     assert kept == [True] * 65 + [False] * 35
     world.limits.left(10)
+    assert not world.limits.arrived(10, "192.0.2.1", answered=False)
     assert world.limits.arrived(10, "192.0.2.1")
     assert world.limits.refusal(10) is not None
 
