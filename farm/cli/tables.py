@@ -32,18 +32,18 @@ def cell(name: str, value: Any) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(value))
 
 
-def print_rows(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], nothing: str) -> None:
+def print_rows(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], nothing: str, unbroken: str = "") -> None:
     """A table. columns: title by name of the value; a column of which no row has a value is left out. nothing: what is
-    printed where there are no rows."""
+    printed where there are no rows. unbroken: a column that is to be copied whole."""
     console = Console()
     if not rows:
         console.print(nothing, markup=False, highlight=False)
         return
     there = {name: title for name, title in columns.items() if any(row.get(name) not in (None, "") for row in rows)}
-    table = Table()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name, title in there.items():
         numbers = all(isinstance(row.get(name), int | float | None) for row in rows)
-        table.add_column(title, justify="right" if numbers else "left", overflow="fold")
+        table.add_column(title, justify="right" if numbers else "left", overflow="fold", no_wrap=name == unbroken)
     for row in rows:
         table.add_row(*(escape(cell(name, row.get(name))) for name in there))
     console.print(table)

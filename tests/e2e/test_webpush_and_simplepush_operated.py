@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from support.commands import Commands
 from support.farm_fixture import PATIENCE_S, Farm, Json, new_channel, running_farm, until
 from support.simplepush import Device, put
 from support.webpush import UserAgent, post
@@ -258,3 +260,33 @@ def test_what_is_done_leaves_a_line(farm: Farm, operator: Operator) -> None:
     (line,) = [event for event in farm.events("admin.action") if event["request"] == "line-1"]
     assert (line["action"], line["target"]) == ("POST /devices/{device}/disconnect", device.uaid)
     assert (line["outcome"], line["role"], line["address"]) == ("ok", "act", "127.0.0.1")
+
+
+# ---- the commands
+
+
+def test_the_commands(farm: Farm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    said = Commands(farm, monkeypatch, capsys, "--token-file", str(farm.data.parent / "token"))
+    where = "127.0.0.11"
+    with device_from(farm, where) as device, UserAgent(farm) as agent:
+        device.hello()
+        _, endpoint = device.register()
+        agent.register()
+        listed = said("device", "find", where)
+        assert device.uaid in listed and max(map(len, listed.splitlines())) <= 80
+        shown = said("device", "show", where)
+        assert f"from        {where}" in shown and "kept by the device" in shown
+        assert json.loads(said("device", "show", device.uaid, "--json"))["connection"]["address"] == where
+        assert said("device", "push", endpoint).endswith("(an app server would be answered 200)\n")
+        device.updates()
+        assert said("device", "push", agent.uaid, "--ttl", "600").endswith("answered 201)\n")
+        agent.notes(1)  # and it is not acknowledged
+        assert said.fails("device", "push", device.uaid)[0] == 2  # on which channel?
+        assert said("device", "disconnect", agent.uaid) == "disconnected\n"
+        assert "messages    1" in said("device", "show", agent.uaid)
+        assert said("device", "empty", agent.uaid) == "removed: 1 messages\n"
+        assert said("device", "forget", agent.uaid) == "forgotten\n"
+        status, line = said.fails("device", "show", agent.uaid)
+        assert (status, line.startswith("farm device show: ")) == (1, True)
+    status, line = said.fails("device", "disconnect", "127.0.0.77")
+    assert (status, line) == (1, "farm device disconnect: no device is found by 127.0.0.77\n")

@@ -11,10 +11,13 @@ from support.farm_fixture import Farm
 class Commands:
     """Commands on one farm, on a terminal of 80 columns."""
 
-    def __init__(self, farm: Farm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(
+        self, farm: Farm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *flags: str
+    ) -> None:
+        """flags: that each command is given besides."""
         monkeypatch.setenv("COLUMNS", "80")
         monkeypatch.chdir(farm.data)
-        self._farm = farm
+        self._flags = ("--admin-port", str(farm.admin_port), *flags)
         self._capsys = capsys
 
     def __call__(self, *words: str) -> str:
@@ -32,5 +35,5 @@ class Commands:
     def run(self, *words: str) -> tuple[int, str, str]:
         """Exit code, and what it has printed on stdout and stderr."""
         self._capsys.readouterr()
-        status = run([*words, "--admin-port", str(self._farm.admin_port)])
+        status = run([*words, *self._flags])
         return status, *self._capsys.readouterr()
