@@ -23,8 +23,8 @@ const CHARTS = [
   ["Devices", count, [["devices", "connected"]], { least: 2 }],
   ["Connections a second", rate, [["connects", "opened"], ["disconnects", "closed"], ["setups_refused", "refused"]]],
   ["Pushes a second", rate, [["pushes", "pushed"], ["delivered", "delivered"], ["stored", "stored"], ["refused", "refused"]]],
-  ["Push to device", millis, [["delivery_p50", "half below"], ["delivery_p99", "99 % below"]], { least: 0.001, note: "from PUT to the frame" }],
-  ["Store lag", millis, [["commit_p50", "half below"], ["commit_p99", "99 % below"]], { least: 0.001, note: "of a group commit" }],
+  ["Push to device", millis, [["delivery_p50", "p50"], ["delivery_p99", "p99"]], { least: 0.001, note: "from PUT to the frame" }],
+  ["Store lag", millis, [["commit_p50", "p50"], ["commit_p99", "p99"]], { least: 0.001, note: "of a group commit" }],
   ["Waiting for the store", count, [["store_waiting", "writes and reads"]], { least: 2 }],
   ["Channel events a second", rate, [["events", "published"], ["copies", "sent to subscribers"]]],
 ];
@@ -129,8 +129,8 @@ function drawTiles() {
   tile("devices", count(status.connections), `room for ${count(sum("workers", "max_connections"))}`);
   tile("connects", rate(grows("workers", "connects")), `a second; ${rate(grows("workers", "disconnects"))} closed`);
   tile("pushes", rate(pushes), `a second; ${rate(delivered)} delivered, ${rate(stored)} stored`);
-  tile("delivery", millis(latest("delivery_p99")), latest("delivery_p99") === null ? "none in the last 10 s" : `99 % below; half below ${millis(latest("delivery_p50"))}`);
-  tile("store", millis(latest("commit_p99")), `99 % of commits below; ${count(sum("routers", "store_waiting"))} waiting`);
+  tile("delivery", millis(latest("delivery_p99")), latest("delivery_p99") === null ? "none in the last 10 s" : `p99; p50 ${millis(latest("delivery_p50"))}`);
+  tile("store", millis(latest("commit_p99")), `p99 of commits; ${count(sum("routers", "store_waiting"))} waiting`);
   tile("memory", bytes(sum("routers", "memory") + sum("workers", "memory") + status.memory), `CPU ${cores(latest("cpu"))} of a core`);
 }
 
