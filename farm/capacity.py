@@ -15,14 +15,23 @@ from farm.machine import UNLIMITED, Machine
 from farm.settings import WorkerOptions
 from router.common.options import Settings
 from router.common.settings import Listen, RouterOptions
+from router.common.tls_settings import TlsOptions
 
 KERNEL_BYTES_PER_CONNECTION: Final = 4096
 USER_BYTES_PER_CONNECTION: Final = 512
+TLS_BYTES_PER_CONNECTION: Final = 15 * 1024
+"""Besides, where the device port speaks TLS: OpenSSL's object, and two of Python's."""
 BYTES_PER_PROCESS: Final = 40 * 2**20
 REFUSAL_ROOM: Final = 64
 """Connections beyond a worker's limit that are accepted, so that they can be answered 503."""
 _RESERVED_DESCRIPTORS: Final = 64 + REFUSAL_ROOM
 _DESCRIPTORS_PER_LINK: Final = 5  # of ZeroMQ's sockets, both directions
+
+
+def bytes_per_connection(settings: Settings) -> int:
+    """Of memory, the kernel's and ours."""
+    tls = TLS_BYTES_PER_CONNECTION if settings.get(TlsOptions).for_devices else 0
+    return KERNEL_BYTES_PER_CONNECTION + USER_BYTES_PER_CONNECTION + tls
 
 
 def reserved_descriptors(routers: int) -> int:
@@ -61,11 +70,10 @@ def limits(settings: Settings, workers: int, machine: Machine | None = None) -> 
     processes = workers + routers + 1
     reserved = reserved_descriptors(routers)
     option = settings.get(WorkerOptions).max_connections
-    per_connection = KERNEL_BYTES_PER_CONNECTION + USER_BYTES_PER_CONNECTION
     bounds = {
         "descriptors": workers * max(0, descriptors - reserved),
         "fs.file-max": max(0, file_max - processes * reserved),
-        "memory": max(0, memory_bytes - processes * BYTES_PER_PROCESS) // per_connection,
+        "memory": max(0, memory_bytes - processes * BYTES_PER_PROCESS) // bytes_per_connection(settings),
     }
     if option:
         bounds["worker.max_connections"] = workers * option

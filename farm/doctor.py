@@ -8,6 +8,7 @@ connections that was asked for; it warns when it will work but not as well as th
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,9 @@ from typing import Final, Literal
 from farm import cluster_doctor
 from farm.capacity import (
     BYTES_PER_PROCESS,
-    KERNEL_BYTES_PER_CONNECTION,
-    USER_BYTES_PER_CONNECTION,
+    TLS_BYTES_PER_CONNECTION,
     Limits,
+    bytes_per_connection,
     count,
     describe,
     limits,
@@ -27,9 +28,12 @@ from farm.capacity import (
 )
 from farm.control import ControlError, pid_file, running_pid
 from farm.machine import Machine
+from farm.supervisor.expiry import DAY_S, SOON_DAYS
+from router.common import tls
 from router.common.interpreter import Interpreter
 from router.common.options import Settings
 from router.common.settings import Data, Listen, RouterOptions, StoreOptions
+from router.common.tls_settings import TlsOptions
 from router.store.registry import look_over
 
 __all__ = [
@@ -184,13 +188,33 @@ def source_ports(s: Subject) -> Iterator[Check]:
 
 def memory(s: Subject) -> Iterator[Check]:
     """Memory for the connections, within the control group's limit too."""
-    each = KERNEL_BYTES_PER_CONNECTION + USER_BYTES_PER_CONNECTION
-    needed = s.target * each + s.limits.processes * BYTES_PER_PROCESS
+    needed = s.target * bytes_per_connection(s.settings) + s.limits.processes * BYTES_PER_PROCESS
     short = s.limits.memory_bytes < needed
+    for_devices = s.settings.get(TlsOptions).for_devices
     remedy = "a larger machine or control group (systemd: MemoryMax=)" if short else ""
+    if short and for_devices:
+        remedy += "; or TLS in a proxy in front of the farm (docs/tls.md)"
     found = f"{size(s.limits.memory_bytes)} available"
-    meaning = f"{size(needed)} for {s.target:,} connections"
+    with_tls = f", {size(TLS_BYTES_PER_CONNECTION)} of each for TLS" if for_devices else ""
+    meaning = f"{size(needed)} for {s.target:,} connections{with_tls}"
     yield Check("memory", "fail" if short else "ok", found, meaning, remedy)
+
+
+def certificates(s: Subject) -> Iterator[Check]:
+    """Those of TLS: that they can be used, and for how long."""
+    options = s.settings.get(TlsOptions)
+    name = "tls.certificate"
+    if problems := tls.problems(options):
+        for problem in problems:
+            option, _, why = problem.partition(": ")
+            yield Check(option, "fail", why, "certificates and their keys, in PEM format", "see docs/tls.md")
+        return
+    for path, expires in tls.expiries(options).items():
+        days = int((expires - time.time()) // DAY_S)
+        late = days < SOON_DAYS
+        remedy = "renew it (certbot renew); the farm takes up what has changed" if late else ""
+        found = f"{path} is valid for {days} days more"
+        yield Check(name, "warn" if late else "ok", found, f"{SOON_DAYS} days or more", remedy)
 
 
 def connection_tracking(s: Subject) -> Iterator[Check]:
@@ -336,6 +360,7 @@ CHECKS: Final[tuple[Callable[[Subject], Iterator[Check]], ...]] = (
     descriptors,
     open_files,
     memory,
+    certificates,
     backlog,
     tcp_memory,
     connection_tracking,

@@ -450,6 +450,7 @@ class RouterProcess:
             "settled": self.hub.settling.over,
             "silent": {str(number): round(owner.silent, 1) for number, owner in self.hub.asking.owners.items()},
             "hosts": self._hosts(),
+            "certificate_expires": None if self._tls is None else self._tls.expires,
             "router": counters,
             "unready": self._unready(),
             "lease": {} if self.gate is None else self.gate.state(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ from farm.capacity import size
 def cell(name: str, value: Any) -> str:
     """A value as people read it. No control character of what a farm answers reaches the terminal.
 
-    A name that is `memory` or ends in `_bytes` is in bytes; `age`, `uptime` or `_seconds` in seconds.
+    A name that is `memory` or ends in `_bytes` is in bytes; `age`, `uptime` or `_seconds` in seconds; one in
+    `_expires` is a moment in Unix time.
     """
     if value is None:
         return "-"
@@ -26,6 +28,8 @@ def cell(name: str, value: Any) -> str:
             return size(int(value))
         if name in ("age", "uptime") or name.endswith("_seconds"):
             return f"{value:.1f} s"
+        if name.endswith("_expires"):
+            return time.strftime("%Y-%m-%d", time.gmtime(value))
         if name in ("pid", "number", "shard", "incarnation", "position"):
             return str(value)
         return f"{value:,}"

@@ -38,6 +38,11 @@ FARM_METRICS: Final = (
     Number("reloads", "counter", "Reloads that have ended, by outcome: `done`, or why not."),
     Number("router_restarts", "counter", "Times the router was started again."),
     Number("worker_restarts", "counter", "Times the worker was started again."),
+    Number(
+        "certificate_expiry_timestamp_seconds",
+        "gauge",
+        "When the first of the certificates in use expires (Unix time); without TLS there is no such number.",
+    ),
     Number("admin_refused", "counter", "Requests that the admin port refused for their Host, page, token or role."),
 )
 """Of the whole farm."""
@@ -62,6 +67,7 @@ def _families(status: Status, dialects: Sequence[DialectSpec]) -> Iterator[Metri
         "reloads": [([outcome.replace(" ", "_")], number) for outcome, number in status["reloads"].items()],
         "router_restarts": [([str(row["number"])], row["restarts"]) for row in status["routers"]],
         "worker_restarts": [([str(row["shard"])], row["restarts"]) for row in status["workers"]],
+        "certificate_expiry_timestamp_seconds": [([], expires)] if (expires := status["certificate_expires"]) else [],
         "admin_refused": [([why], number) for why, number in status.get("admin_refused", {}).items()],
     }
     for metric in FARM_METRICS:

@@ -61,6 +61,7 @@ def _status(farm: RunningFarm, answers: Answers) -> dict[str, Any]:
     drain = farm.drain
     connections = sum(row.get("connections", 0) for row in workers)
     connections_of = {pid: row["connections"] for pid, row in answers.workers.items() if "connections" in row}
+    expiries = [answer["certificate_expires"] for answer in answers.of.values() if answer.get("certificate_expires")]
     return {
         "status": state,
         "down": down,
@@ -81,6 +82,7 @@ def _status(farm: RunningFarm, answers: Answers) -> dict[str, Any]:
         "connections": connections,
         "drain": drain.fields(connections) if drain is not None else None,
         "cluster": None if farm.cluster is None else farm.cluster.fields(),
+        "certificate_expires": min(expiries, default=None),
         "routers": routers,
         "workers": workers,
     }

@@ -30,6 +30,7 @@ from farm.supervisor.children import Child
 from farm.supervisor.cluster import Cluster
 from farm.supervisor.draining import Drain
 from farm.supervisor.ending import Ending
+from farm.supervisor.expiry import ExpiryWatch
 from farm.supervisor.hang_watch import HangWatch
 from farm.supervisor.history import INTERVAL_S, History
 from farm.supervisor.last_replacement import LastReplacement
@@ -254,9 +255,10 @@ class Supervisor:
         )
 
     async def _sample(self) -> None:
-        sampler = Sampler()
+        sampler, expiry = Sampler(), ExpiryWatch()
         while True:
             status = await health.status(self)
+            expiry.look(status["certificate_expires"], time.time())
             self.history.add(time.monotonic(), sampler.sample(status, time.monotonic()))
             await trio.sleep(INTERVAL_S - time.monotonic() % INTERVAL_S)
 

@@ -160,6 +160,7 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "store.sweep_failed": "Expired entries could not be deleted; it is tried again.",
     "store.unwritable": "Something that no store can hold was refused.",
     "supervisor.task_failed": "A task of the supervisor raised an error; the trace follows, and the task goes on.",
+    "tls.expires_soon": "A certificate in use expires within 30 days; said once a day, as a warning in the last week.",
     "tls.not_renewed": "The files of tls.certificate and tls.key have changed and cannot be used: `why`. What was read "
     "before stays in use.",
     "tls.renewed": "The files of tls.certificate and tls.key have changed; new connections are shown what is in them.",

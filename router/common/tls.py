@@ -124,6 +124,11 @@ def problems(options: TlsOptions) -> list[str]:
         return list(error.problems)
 
 
+def expiries(options: TlsOptions) -> dict[str, float]:
+    """When each certificate expires, in Unix time, by its path. Raises: TlsError."""
+    return {path: _described(path)[2] for path in options.certificate}
+
+
 def date(unix: float) -> str:
     """A moment as it stands in messages."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix))

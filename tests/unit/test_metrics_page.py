@@ -42,6 +42,7 @@ def status() -> dict[str, Any]:
         "fork_server": {"state": "up"},
         "reloads": dict.fromkeys(OUTCOMES, 0),
         "cluster": CLUSTER,
+        "certificate_expires": 1_800_000_000.0,
         "routers": [{**of_router, **router.snapshot(), **process, "number": 0}],
         "workers": [{**of_worker, **worker.snapshot(), **process, "shard": 0}, {"shard": 1, "restarts": 2}],
     }
