@@ -74,7 +74,7 @@ class AdminOptions(Section):
         64, "open connections; beyond, the longest idle one makes room", unit="connections", ge=1
     )
     max_header_bytes: int = option(16_384, "request line and headers of one request", unit="bytes", ge=1024)
-    max_body_bytes: int = option(65_536, "body of one request of /api/v1", unit="bytes", ge=1024)
+    max_body_bytes: int = option(1_048_576, "body of one request of /api/v1", unit="bytes", ge=1024)
     request_timeout: float = option(
         30.0, "from the headers of a request until its answer has been taken", unit="s", ge=0.1
     )

@@ -18,6 +18,7 @@ from farm.settings import AdminOptions
 from farm.supervisor import dashboard
 from farm.supervisor.admin_access import WHY, AdminAccess
 from farm.supervisor.admin_port import AdminPort
+from farm.supervisor.api.frame import NOT_FOUND, error
 from farm.supervisor.cluster_status import cluster_families
 from router.common.exposition import CONTENT_TYPE, exposition, families, family
 from router.common.health import LIVE, READY, page
@@ -83,6 +84,11 @@ def metrics_page(status: Status, dialects: Sequence[DialectSpec]) -> bytes:
     return exposition(_families(status, dialects))
 
 
+async def _not_found(request: Request, missing: Exception) -> Response:
+    # A route's own pattern does not match a line break, so what is below /api/v1 comes here, too.
+    return error(NOT_FOUND, "there is no such page")
+
+
 def application(
     status: Callable[[], Awaitable[Status]],
     unready: Unready,
@@ -138,7 +144,8 @@ def application(
             Route("/metrics", metrics),
             *of_dialects,
             *api,
-        ]
+        ],
+        exception_handlers={404: _not_found},
     )
 
 

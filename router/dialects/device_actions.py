@@ -127,7 +127,7 @@ class DeviceActions:
                 if raw is not None:
                     found.setdefault((name, raw), _Candidate(name, raw, book.uaid(raw)))
         if not found:
-            raise Refusal(BAD_REQUEST, "that is neither a uaid nor an address of a device (32 hexadecimal digits)")
+            raise Refusal(NOT_FOUND, "no such device: that is the uaid of no dialect here, and no address of a device")
         return list(found.values())
 
     def _known(self, candidates: list[_Candidate], answer: Answer, then: Callable[[list[_Known]], None]) -> None:

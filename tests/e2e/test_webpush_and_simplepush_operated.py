@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -290,3 +290,47 @@ def test_the_commands(farm: Farm, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         assert (status, line.startswith("farm device show: ")) == (1, True)
     status, line = said.fails("device", "disconnect", "127.0.0.77")
     assert (status, line) == (1, "farm device disconnect: no device is found by 127.0.0.77\n")
+
+
+# ---- the description
+
+
+def test_the_description_is_openapi_and_every_answer_is_as_it_says(farm: Farm, operator: Operator) -> None:
+    """Requests are made by schemathesis from the description, good ones and bad ones, and some about a real device."""
+    # Not above: every process of a test run reads every file, and these take two seconds.
+    import openapi_spec_validator
+    import schemathesis
+    from hypothesis import Phase, given, settings
+    from hypothesis.errors import Unsatisfiable
+    from schemathesis import GenerationMode
+
+    document = operator("GET", "/openapi.json")
+    openapi_spec_validator.validate(document)
+    schemathesis.checks.load_all_checks()
+    # What a text may be is more than a schema can say, so a good request may be refused.
+    left_out = [one for one in schemathesis.checks.CHECKS.get_all() if one.__name__ == "positive_data_acceptance"]
+    headers, base = {"Authorization": f"Bearer {ACT}"}, f"http://127.0.0.1:{farm.admin_port}/api/v1"
+    seen: set[tuple[str, int]] = set()
+
+    def asking(uaid: str) -> Any:
+        @settings(max_examples=2, phases=[Phase.generate], database=None, deadline=None, derandomize=True)
+        def ask(case: Any) -> None:
+            if uaid and "device" in (case.path_parameters or {}):
+                case.path_parameters["device"] = uaid
+            answer = case.call(base_url=base, headers=headers)
+            seen.add((case.operation.label, answer.status_code))
+            case.validate_response(answer, excluded_checks=left_out)
+
+        return ask
+
+    with Device(farm) as device:
+        device.hello()
+        device.register()
+        for operation in (found.ok() for found in schemathesis.openapi.from_dict(document).get_all_operations()):
+            if operation.method.upper() != "GET" and operation.path.startswith(("/workers", "/reload")):
+                continue  # it would replace the processes
+            for mode, uaid in ((GenerationMode.POSITIVE, device.uaid), (GenerationMode.NEGATIVE, "")):
+                with suppress(Unsatisfiable):  # it has no arguments that could be wrong
+                    given(operation.as_strategy(generation_mode=mode))(asking(uaid))()
+    assert {200, 400} <= {status for label, status in seen if label == "GET /devices/{device}"}
+    assert 500 not in {status for _, status in seen}

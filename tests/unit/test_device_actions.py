@@ -95,7 +95,7 @@ async def test_the_dialect_with_a_record_is_meant(rig: Rig) -> None:
     assert (by_address["dialect"], by_address["uaid"]) == ("hashing", None)
     assert await operator.code("device", device=DEVICE.hex(), dialect="plain") == "not_found"
     assert await operator.code("device", device=DEVICE.hex(), dialect="other") == "not_found"
-    assert await operator.code("device", device="nonsense") == "bad_request"
+    assert await operator.code("device", device="nonsense") == "not_found"
 
 
 @in_rig()

@@ -12,13 +12,16 @@ from farm.settings import AdminOptions
 from farm.supervisor.api.frame import ACT, READ, REFUSED, ApiContext, ApiError, ApiRoute, Asked, Limit
 
 _DEVICE: Final = {"device": "Its uaid, or its address (`device` of a list): 32 hexadecimal digits."}
+_HEX: Final = "[0-9A-Fa-f]"
+_UAID: Final = f"(?:{_HEX}{{32}}|{_HEX}{{8}}(?:-{_HEX}{{4}}){{3}}-{_HEX}{{12}})"
+"""A UUID in either spelling."""
 Dialect = Annotated[str, Meta(max_length=64, description="Its dialect; left out: any.")]
 
 
 class FindQuery(msgspec.Struct, forbid_unknown_fields=True):
     """One of the three says which."""
 
-    uaid: Annotated[str, Meta(max_length=64, description="A uaid, or the address of a device.")] = ""
+    uaid: Annotated[str, Meta(pattern=f"^(?:{_UAID})?$", description="A uaid, or the address of a device.")] = ""
     endpoint: Annotated[str, Meta(max_length=2048, description="A push endpoint.")] = ""
     address: Annotated[str, Meta(max_length=64, description="IP address of connected clients.")] = ""
     limit: Limit = 100
@@ -195,6 +198,7 @@ def routes(context: ApiContext) -> Iterable[ApiRoute]:
             answer=Device,
             query=ShowQuery,
             parts=_DEVICE,
+            patterns={"device": _UAID},
         ),
         ApiRoute(
             method="DELETE",
@@ -205,6 +209,7 @@ def routes(context: ApiContext) -> Iterable[ApiRoute]:
             answer=Forgotten,
             query=OneQuery,
             parts=_DEVICE,
+            patterns={"device": _UAID},
         ),
         ApiRoute(
             method="POST",
@@ -216,6 +221,7 @@ def routes(context: ApiContext) -> Iterable[ApiRoute]:
             query=OneQuery,
             body=PushBody,
             parts=_DEVICE,
+            patterns={"device": _UAID},
         ),
         ApiRoute(
             method="DELETE",
@@ -226,6 +232,7 @@ def routes(context: ApiContext) -> Iterable[ApiRoute]:
             answer=Emptied,
             query=OneQuery,
             parts=_DEVICE,
+            patterns={"device": _UAID},
         ),
         ApiRoute(
             method="POST",
@@ -236,5 +243,6 @@ def routes(context: ApiContext) -> Iterable[ApiRoute]:
             answer=Disconnected,
             query=OneQuery,
             parts=_DEVICE,
+            patterns={"device": _UAID},
         ),
     )

@@ -128,6 +128,8 @@ class ApiRoute:
     body: type[msgspec.Struct] | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
     """What each part of the path that is an argument is, a line for the documentation."""
+    patterns: Mapping[str, str] = field(default_factory=dict)
+    """What these parts have to look like, as a regular expression of the whole; else 400."""
 
 
 class NoArguments(msgspec.Struct, forbid_unknown_fields=True):
@@ -215,6 +217,10 @@ class _Served:
         role = request.scope.get(ROLE, ACT)
         if route.role == ACT and role != ACT:
             raise ApiError(FORBIDDEN, "this token may only read: admin.token may act")
+        path = {name: str(value) for name, value in request.path_params.items()}
+        for name, pattern in route.patterns.items():
+            if re.fullmatch(pattern, path[name]) is None:
+                raise ApiError(BAD_REQUEST, f"{name}: {route.parts.get(name, 'not of the form that it has to have')}")
         given = request.query_params
         if len(given.multi_items()) != len(given):
             raise ApiError(BAD_REQUEST, "an argument stands in the query twice")
@@ -223,7 +229,7 @@ class _Served:
             body = await self._body(route, request)
         except msgspec.ValidationError as wrong:
             raise ApiError(BAD_REQUEST, str(wrong)) from None
-        return Asked({name: str(value) for name, value in request.path_params.items()}, query, body, role)
+        return Asked(path, query, body, role)
 
     async def _body(self, route: ApiRoute, request: Request) -> Any:
         data = b""

@@ -65,7 +65,8 @@ def _operation(route: ApiRoute, schemas: dict[Any, Any], components: dict[str, A
             "in": "path",
             "required": True,
             "description": route.parts.get(name, ""),
-            "schema": {"type": "string", "minLength": 1},
+            "schema": {"type": "string", "minLength": 1}
+            | ({"pattern": f"^{route.patterns[name]}$"} if name in route.patterns else {}),
         }
         for name in _PART.findall(route.path)
     ]
