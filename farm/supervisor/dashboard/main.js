@@ -120,11 +120,13 @@ function lost(error) {
   if (error instanceof ApiError === false) console.error(error); // a defect of this page
   if (state.lostAt === null) state.lostAt = Date.now();
   document.body.classList.add("lost");
+  $("status").className = "pill";
+  write($("status"), "○ no answer");
   const since = clock(state.lostAt);
   const text = error.status === 401 ? "The token is not accepted any more. Load the page again to sign in."
     : error instanceof ApiError === false ? "This page has a defect; the browser's console has a trace."
-    : error.status ? `The farm answers with an error since ${since}: ${error.message}`
-    : `The farm does not answer since ${since}. What is shown is from before; it is asked again and again.`;
+    : error.status ? `Since ${since} the farm answers with an error: ${error.message}`
+    : `The farm has not answered since ${since}. What is shown is from before; it is asked again and again.`;
   write($("banner"), text);
   $("banner").hidden = false;
 }
