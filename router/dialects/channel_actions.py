@@ -169,7 +169,7 @@ class ChannelActions:
                     nonlocal best
                     part = list(islice(names, _LOOKED_AT))
                     fits = (name for name in part if name > asked.after and name[1].startswith(asked.prefix))
-                    best = nsmallest(asked.limit, [*best, *fits])
+                    best = nsmallest(asked.limit, {*best, *fits})
                     if len(part) == _LOOKED_AT:
                         return True
                     decided()

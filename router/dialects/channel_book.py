@@ -5,7 +5,7 @@ Where a dialect has no applications, `application` is "".
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -75,8 +75,9 @@ class ChannelBook:
     knows_users: ClassVar[bool] = False
     """Whether `terminate` does anything."""
 
-    def names(self) -> list[tuple[str, list[str]]]:
-        """A copy of the names of all channels that this router owns, by application. Some may just have gone."""
+    def names(self) -> list[tuple[str, Iterable[str]]]:
+        """The names of all channels that this router owns, by application, as they are now: there may be very many, and
+        they are gone through a part a turn, while channels come and go."""
         raise NotImplementedError
 
     def row(self, application: str, channel: str) -> ChannelRow:

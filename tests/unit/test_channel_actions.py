@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ class Book(ChannelBook):
         self._dialect = dialect
         self._names = names
 
-    def names(self) -> list[tuple[str, list[str]]]:
+    def names(self) -> list[tuple[str, Iterable[str]]]:
         return list(self._names.items())
 
     def row(self, application: str, channel: str) -> ChannelRow:

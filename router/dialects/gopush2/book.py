@@ -6,7 +6,7 @@ count the devices of a key. Any key can be looked at by its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -49,7 +49,7 @@ class Gopush2Book(ChannelBook):
         """The application of the channels that stand for keys in lists."""
         return SUBSCRIBERS if self._options.max_subscriber_per_key else ""
 
-    def names(self) -> list[tuple[str, list[str]]]:
+    def names(self) -> list[tuple[str, Iterable[str]]]:
         """There are no applications."""
         found = self._core.channels.all_names(NAME)
         return [("", names) for application, names in found if application == self._listed_as]

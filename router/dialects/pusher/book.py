@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -35,10 +35,9 @@ class PusherBook(ChannelBook):
         self._options = context.settings.get(PusherOptions)
         self._app_side = context.shared(AppSide)
 
-    def names(self) -> list[tuple[str, list[str]]]:
+    def names(self) -> list[tuple[str, Iterable[str]]]:
         """But for those that stand for users."""
-        found = self._core.channels.all_names(NAME)
-        return [(app, [name for name in names if not name.startswith("#")]) for app, names in found]
+        return [(app, filter(_is_shown, names)) for app, names in self._core.channels.all_names(NAME)]
 
     def row(self, application: str, channel: str) -> ChannelRow:
         """Presence channels have members."""
@@ -111,6 +110,10 @@ class PusherBook(ChannelBook):
             handler(Call(app, _NO_PARAMETERS, body, reply, None, {}))
         except Refused as refused:
             reply(refused.response)
+
+
+def _is_shown(name: str) -> bool:
+    return not name.startswith("#")
 
 
 def _message(body: bytes) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 
 from router.common.answers import Answer
 from router.core.managing import BAD_REQUEST, Refusal
@@ -19,16 +20,20 @@ from router.dialects.pushstream.statistics import statistics
 class PushStreamBook(ChannelBook):
     """Those with subscribers, with stored messages, or not yet forgotten."""
 
-    __slots__ = ("_publisher", "_state", "_statistics")
+    __slots__ = ("_core", "_publisher", "_state", "_statistics")
 
     def __init__(self, context: Context) -> None:
+        self._core = context.core
         self._state = context.shared(state)
         self._statistics = context.shared(statistics)
         self._publisher = context.shared(publisher)
 
-    def names(self) -> list[tuple[str, list[str]]]:
+    def names(self) -> list[tuple[str, Iterable[str]]]:
         """There are no applications."""
-        return [("", list(self._state.all_names()))]
+        get = self._state.registry.get
+        known = list(self._state.registry)
+        others = (name for _, names in self._core.channels.all_names(NAME) for name in names if get(name) is None)
+        return [("", chain((one.name for one in known), others))]
 
     def row(self, application: str, channel: str) -> ChannelRow:
         """No channel has members."""
