@@ -25,6 +25,10 @@ def main() -> None:
 
     Exit code 0: done, nothing failed. 1: a device failed, an accepted push was lost, or the run could not
     go on. 2: bad arguments. Ctrl-C ends a run with what was measured so far, and exit code 1.
+
+    \b
+    farm bench connect --devices 15000
+    farm bench push --devices 15000 --half
     """
 
 

@@ -18,7 +18,9 @@ import click
 import pytest
 from support.farm_command import TIMEOUT_S, Farm, environ
 
+from bench.cli import main as bench
 from farm.cli import cli
+from farm.cli.examples import examples_last
 
 
 @pytest.fixture
@@ -46,12 +48,17 @@ def walk(path: tuple[str, ...], command: click.Command) -> Iterator[tuple[tuple[
             yield from walk((*path, name), below)
 
 
-ALL = dict(walk(("farm",), cli))
-OURS = [path for path in ALL if path[1:2] != ("bench",)]
+BENCH = ("farm", "bench")
+OF_BENCH = dict(walk(BENCH, examples_last(bench)))
+ALL = {path: one for path, one in walk(("farm",), cli) if path != BENCH} | OF_BENCH
 
 
-@pytest.mark.parametrize("path", OURS, ids=" ".join)
-def test_every_help_ends_with_examples_that_are_understood(path: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_every_help_ends_with_examples_that_are_understood(
+    path: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").mkdir()
     command = ALL[path]
     with click.Context(command, info_name=path[-1]) as context:
         lines = command.get_help(context).rstrip().splitlines()
@@ -69,8 +76,7 @@ def understood(command: click.Command, words: tuple[str, ...]) -> None:
     if isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
         below = command.get_command(click.Context(command), rest[0])
         assert below is not None, f"{name} has no command {rest[0]}"
-        if below.name != "bench":
-            understood(below, tuple(rest))
+        understood(bench if below.name == "bench" else below, tuple(rest))
     else:
         command.make_context(name, rest, resilient_parsing=not rest)
 
