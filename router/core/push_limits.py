@@ -57,13 +57,14 @@ class PushLimit(Generic[K]):
 
     def of_all(self, keys: list[K]) -> float:
         """The same for one push to several: it is allowed to all of them, or counted for none."""
-        if len(keys) > 1:
-            now = self._monotonic()
-            wait = max(self._table.wait(key, now) for key in keys)
-            if wait:
-                self._count()
-                return wait
-        return max(self(key) for key in keys) if keys else 0.0
+        now = self._monotonic()
+        wait = max((self._table.wait(key, now) for key in keys), default=0.0)
+        if wait:
+            self._count()
+        else:
+            for key in keys:
+                self._table.add(key, now)
+        return wait
 
 
 class PushLimits:

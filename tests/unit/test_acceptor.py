@@ -15,11 +15,13 @@ from support.shard import Shard
 from farm.capacity import REFUSAL_ROOM
 from farm.settings import WorkerOptions
 from farm.worker.acceptor import TURNED_AWAY, Acceptor
+from farm.worker.address_limits import AddressLimits
 from farm.worker.addresses import Addresses
 from farm.worker.clock import Clock
 from farm.worker.connection import Connection
 from farm.worker.table import Table
 from router.common.client_address import Networks
+from router.common.client_keys import ClientKeys
 from router.common.limit_settings import LimitOptions
 from router.common.metrics import WorkerCounters
 from router.common.poller import INPUT, Poller
@@ -30,7 +32,15 @@ BATCH = 64
 class Door:
     """A listener, and a router that is as far behind as a test says."""
 
-    def __init__(self, stack: ExitStack, setups_per_second: int = 0, setups_wait: float = 0, **options: float) -> None:
+    def __init__(
+        self,
+        stack: ExitStack,
+        setups_per_second: int = 0,
+        setups_wait: float = 0,
+        an_address: int = 0,
+        tls: bool = False,
+        **options: float,
+    ) -> None:
         self._stack = stack
         self._time = StillClock()
         self.lag = 0.0
@@ -41,6 +51,10 @@ class Door:
         stack.callback(self.poller.close)
         self.listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=512))
         self.clock, self.counters = Clock(self._time.monotonic), WorkerCounters()
+        limits = LimitOptions(
+            setups_per_second=setups_per_second, setups_wait=setups_wait, connections_per_address=an_address
+        )
+        self.of_addresses = AddressLimits.of(limits, 1, ClientKeys(Networks(())), self.counters, self.clock)
         settings = WorkerOptions(accept_batch=BATCH, **options)  # type: ignore[arg-type]
         self.acceptor = Acceptor(
             Table(),
@@ -52,7 +66,10 @@ class Door:
             self.addresses,
             self._meet,
             lambda: self.lag,
-            LimitOptions(setups_per_second=setups_per_second, setups_wait=setups_wait),
+            limits,
+            self.of_addresses,
+            None,
+            tls,
         )
         self.acceptor.listen(self.listener, backlog=1024)
 
@@ -65,7 +82,11 @@ class Door:
         self.met.append(connection)
         self.turned_away += self.addresses.accepted[connection.fd] is TURNED_AWAY
         self.poller.unregister(connection.fd)
-        socket.socket(fileno=connection.fd).close()
+        mine = socket.socket(fileno=connection.fd)
+        if self.of_addresses is None:
+            mine.close()
+        else:
+            self._stack.enter_context(mine)
 
     def room(self) -> int:
         """What the kernel says of the queue's length: of a listener, TCP_INFO has it in tcpi_sacked."""
@@ -86,6 +107,22 @@ class Door:
 def stack() -> Iterator[ExitStack]:
     with ExitStack() as made:
         yield made
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_of_an_address_that_has_too_many_some_are_answered_but_none_whose_handshake_is_to_come(
+    stack: ExitStack, tls: bool
+) -> None:
+    door = Door(stack, an_address=2, tls=tls)
+    devices = door.come(70)
+    while door.turn():
+        pass
+    of_addresses = door.of_addresses
+    assert of_addresses is not None
+    refused = [one for one in door.met if of_addresses.refusal(one.fd) is not None]
+    assert (len(door.met) - len(refused), len(refused)) == (2, 0 if tls else 64)
+    assert door.counters.limited_connections_per_address == 68
+    assert devices[-1].recv(1) == b""
 
 
 def test_all_that_wait_are_accepted_a_batch_a_turn(stack: ExitStack) -> None:

@@ -55,8 +55,9 @@ def test_a_push_to_several_is_allowed_to_all_of_them_or_counted_for_none() -> No
     assert endpoint.of_all([b"b", b"a"]) > 0
     assert not endpoint.of_all([b"b", b"c"]) and not endpoint.of_all([b"b"])
     assert endpoint.of_all([b"b"]) > 0
+    assert not endpoint.of_all([b"c", b"c"]) and endpoint.of_all([b"c"]) > 0  # what comes as a whole is allowed so
     assert endpoint.of_all([]) == 0
-    assert counters.limited_pushes_per_endpoint == 2
+    assert counters.limited_pushes_per_endpoint == 3
 
 
 def test_who_has_to_wait_is_told_whole_seconds_and_never_none() -> None:
