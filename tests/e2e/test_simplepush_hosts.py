@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 import trio
+from support.admin_api import api, code
 from support.farm_fixture import Farm, Raw, in_thread, until
 from support.hosts import Hosts, placed, running_hosts
 from support.simplepush import Device
@@ -62,6 +63,26 @@ def push(farm: Farm, endpoint: str, version: int) -> int:
         raw.send(head.encode() + body)
         (answer,) = raw.answers(1)
     return answer.status
+
+
+def test_any_host_sees_and_acts_on_any_device(hosts: Hosts) -> None:
+    """Whatever router owns it, and whatever host holds it."""
+    a, b = hosts.each
+    with ExitStack() as stack:
+        for device in one_of_each(a, stack):
+            path = f"/devices/{device.uaid}"
+            _, shown = api(b, "GET", path)
+            assert (shown["connection"]["host"], shown["connection"]["address"]) == ("a", "127.0.0.1")
+            pushed = api(b, "POST", f"{path}/push", {"channel": device.channel})
+            assert pushed[1]["status"] == 200 and device.updates()
+            assert api(b, "DELETE", f"{path}/inbox") == (200, {"removed": 1})
+            assert api(b, "DELETE", path) == (200, {"forgotten": True})
+            assert device.close_code() == 1001
+            assert code(api(a, "GET", path)) == (404, "not_found")
+        kept = stack.enter_context(Known(b))
+        for asked in hosts.each:
+            _, found = api(asked, "GET", "/devices?address=127.0.0.1")
+            assert [row["host"] for row in found["devices"] if row["uaid"] == kept.uaid] == ["b"] and not found["more"]
 
 
 def test_what_was_accepted_outlives_a_host_that_is_killed(hosts: Hosts) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.admin_api import api, code
 from support.farm_fixture import SOON_S, Farm, Json, command, curl, reload, running_farm, until
 from support.memcached import Memcached, running_memcached
 from support.simplepush import Device, put
@@ -179,6 +180,20 @@ def test_several_routers_share_a_server(server: Memcached, tmp_path: Path) -> No
             with Device(farm) as device:
                 assert device.hello(uaid, (channel,))["uaid"] == uaid
                 assert device.updates() == [(channel, 2)]
+
+
+def test_operators_see_and_act_on_devices(farm: Farm) -> None:
+    with Device(farm) as device:
+        device.hello()
+        channel, endpoint = device.register()
+    path = f"/devices/{device.uaid}"
+    until(lambda: api(farm, "GET", path)[1]["connection"] is None, "it has gone")
+    assert put(endpoint, 1) == 202
+    _, shown = api(farm, "GET", path)
+    assert shown["registered"] and [item["channel"] for item in shown["inbox"]["items"]] == [channel]
+    assert api(farm, "DELETE", f"{path}/inbox") == (200, {"removed": 1})
+    assert api(farm, "DELETE", path) == (200, {"forgotten": True})
+    assert code(api(farm, "GET", path)) == (404, "not_found")
 
 
 def test_one_that_is_full_refuses_what_has_no_room(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class FoundDevice(msgspec.Struct):
     dialect: str
     uaid: str | None
     shard: int | None
-    """The worker that holds it, and the host of that in a cluster."""
+    """The worker that holds it, and the name of its host in a cluster."""
     host: str | None
     since: float | None
     """Seconds since it has connected; null as well where that is longer ago than the farm remembers."""
@@ -155,13 +155,25 @@ class Forgotten(msgspec.Struct):
 def routes(context: ApiContext) -> Iterable[ApiRoute]:
     """All of `/devices`."""
 
+    def name_host(row: dict[str, Any] | None) -> None:
+        """Routers know hosts by their IDs."""
+        cluster = None if context.farm.cluster is None else context.farm.cluster.fields()
+        if row is not None and cluster is not None:
+            names = {host["id"]: host["name"] for host in cluster["hosts"]}
+            row["host"] = names.get(row["host"], row["host"])
+
     async def find(asked: Asked) -> dict[str, Any]:
-        return await context.ask("devices", **msgspec.structs.asdict(asked.query))
+        found = await context.ask("devices", **msgspec.structs.asdict(asked.query))
+        for row in found["devices"]:
+            name_host(row)
+        return found
 
     async def show(asked: Asked) -> dict[str, Any]:
         contents = context.farm.settings.get(AdminOptions).show_contents
         query = msgspec.structs.asdict(asked.query)
-        return await context.ask("device", device=asked.path["device"], contents=contents, **query)
+        found = await context.ask("device", device=asked.path["device"], contents=contents, **query)
+        name_host(found["connection"])
+        return found
 
     async def push(asked: Asked) -> dict[str, Any]:
         body, dialect = msgspec.structs.asdict(asked.body), asked.query.dialect
