@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.certificates import write
 
 from farm import cli
 from router.common.options import Settings
@@ -158,11 +159,9 @@ def test_a_file_of_micronotifier_is_read_as_it_is(tmp_path: Path) -> None:
     assert list(found.apps) == [App("test", "test", "123", "456")]
 
 
-def test_what_the_farm_does_not_have_is_refused() -> None:
-    found = problems({"certificate": "a.pem", "private-key": "a.key"})
-    assert len(found) == 2
-    assert found[0].startswith("certificate: the farm does not speak TLS itself")
-    assert found[1].startswith("private-key: ")
+def test_what_has_no_meaning_is_refused() -> None:
+    assert problems({"certificate": "a.pem"}) == ["expected both a certificate and a private-key, or neither"]
+    assert problems({"certificate": 1, "private-key": "a"}) == ["certificate and private-key: expected text"]
     assert problems({"redis": "localhost"})[0].startswith("redis: ")
     assert problems({"redis": {"database": -1}})[0].startswith("redis.database: ")
     assert problems({"redis": {"user": "u"}})[0].startswith("redis: ")
@@ -283,13 +282,26 @@ def test_what_counts_more_than_micronotifier(
 
 
 @pytest.mark.parametrize("command", ["start", "check-config"])
-def test_micronotifier_is_told_what_the_farm_does_not_have(
+def test_what_is_wrong_in_the_file_of_micronotifier_is_said(
     folder: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     file = written(folder, {"certificate": "a.pem", "redis": {"address": 6379}})
     first, second = refused(capsys, command, "--micronotifier-config", file)
-    assert first.startswith(f"--micronotifier-config: {file}: certificate: the farm does not speak TLS itself")
+    assert first == f"--micronotifier-config: {file}: expected both a certificate and a private-key, or neither"
     assert second.startswith(f"--micronotifier-config: {file}: redis.address: ")
+
+
+def test_the_certificate_of_micronotifier_is_the_devices(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = write(folder, "localhost")
+    tree = {"certificate": str(files.certificate), "private-key": str(files.key)}
+    file = written(folder, tree)
+    found = in_force(capsys, "--micronotifier-config", file)["tls"]
+    assert (found["certificate"], found["key"]) == ([str(files.certificate)], [str(files.key)])
+    (alone,) = refused(capsys, "check-config", "--set", f"pusher.apps={file}", "--set", "dialects.pusher=true")
+    assert alone.startswith(f"pusher.apps: {file} names a certificate, and devices would connect without TLS: ")
+    files.key.unlink()
+    (gone,) = refused(capsys, "start", "--micronotifier-config", file)
+    assert gone == f"tls.key: {files.key} cannot be read: No such file or directory"
 
 
 @pytest.mark.parametrize(

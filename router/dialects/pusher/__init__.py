@@ -12,6 +12,7 @@ from router.common.errors import MendableError
 from router.common.metrics import Metric
 from router.common.options import Settings
 from router.common.store_kinds import Shape
+from router.common.tls_settings import TlsOptions
 from router.dialects import DialectSpec, ForeignConfig, ForeignSettings
 from router.dialects.pusher.protocol import NAME, TABLES, PusherOptions
 
@@ -25,13 +26,20 @@ _ONE_PORT_READS: Final = (b"/apps", b"/metrics")
 
 
 def _check(settings: Settings) -> None:
-    from router.dialects.pusher.applications import AppsError, load
+    from router.dialects.pusher.applications import AppsError, read
 
     options = settings.get(PusherOptions)
+    if not options.apps:
+        return
     try:
-        load(options.apps, options.unsigned)
+        found = read(Path(options.apps), options.unsigned)
     except AppsError as error:
         raise MendableError(*(f"pusher.apps: {problem}" for problem in error.problems)) from None
+    if found.certificate and not settings.get(TlsOptions).for_devices:
+        raise MendableError(
+            f"pusher.apps: {options.apps} names a certificate, and devices would connect without TLS: set "
+            "tls.certificate and tls.key to its files, or take it out"
+        )
 
 
 def _shared(settings: Settings) -> dict[str, str | bytes]:

@@ -29,7 +29,8 @@ WEBHOOK_EVENTS: Final = (
     "subscription_count",
 )
 
-_KNOWN_TO_MICRONOTIFIER: Final = ("applications", "host", "port", "certificate", "private-key", "redis")
+_OF_TLS: Final = ("certificate", "private-key")
+_KNOWN_TO_MICRONOTIFIER: Final = ("applications", "host", "port", *_OF_TLS, "redis")
 
 
 class AppsError(MendableError):
@@ -105,6 +106,9 @@ class AppsFile:
     host: str = ""
     port: int | None = None
     redis: Redis | None = None
+    certificate: str = ""
+    """The path of its file; "": it was to speak no TLS."""
+    private_key: str = ""
 
 
 # ---------------------------------------------------------------------- the file
@@ -165,7 +169,7 @@ def parse(data: bytes, where: str, unsigned: bool = False) -> AppsFile:
         raise AppsError(f"{where}: JSON is nested too deeply") from None
     if not isinstance(tree, dict):
         raise AppsError(f"{where}: expected a JSON object with applications")
-    problems = [f"{where}: {problem}" for problem in _not_had(tree)]
+    problems = [f"{where}: {problem}" for problem in _unknown(tree)]
     listed = tree.get("applications", [])
     apps: list[App] = []
     if not isinstance(listed, list):
@@ -185,6 +189,11 @@ def parse(data: bytes, where: str, unsigned: bool = False) -> AppsFile:
         port = msgspec.convert(port, _Port | None)
     except msgspec.ValidationError:
         problems.append(f"{where}: port: expected a whole number from 0 to 65535")
+    certificate, private_key = (tree.get(name, "") for name in _OF_TLS)
+    if not (isinstance(certificate, str) and isinstance(private_key, str)):
+        problems.append(f"{where}: certificate and private-key: expected text")
+    elif bool(certificate) != bool(private_key):
+        problems.append(f"{where}: expected both a certificate and a private-key, or neither")
     try:
         redis = msgspec.convert(tree.get("redis"), Redis | None)
     except msgspec.ValidationError as error:
@@ -192,7 +201,8 @@ def parse(data: bytes, where: str, unsigned: bool = False) -> AppsFile:
         redis = None
     if problems:
         raise AppsError(*problems)
-    return AppsFile(Apps(apps), host, port, redis if redis is not None and redis.address else None)
+    used = redis if redis is not None and redis.address else None
+    return AppsFile(Apps(apps), host, port, used, certificate, private_key)
 
 
 def _plain(tree: Any) -> Any:
@@ -204,14 +214,11 @@ def _plain(tree: Any) -> Any:
     return tree
 
 
-def _not_had(tree: Mapping[str, Any]) -> Iterator[str]:
-    """What the file asks for and the farm does not have."""
+def _unknown(tree: Mapping[str, Any]) -> Iterator[str]:
+    """What the file asks for and neither has."""
     for name in tree:
         if name not in _KNOWN_TO_MICRONOTIFIER:
             yield f"{name}: no such option; there are {', '.join(_KNOWN_TO_MICRONOTIFIER)}"
-    for name in ("certificate", "private-key"):
-        if tree.get(name):
-            yield f"{name}: the farm does not speak TLS itself; take it out, and put a TLS proxy before the device port"
 
 
 def _app(entry: Any, unsigned: bool) -> App:

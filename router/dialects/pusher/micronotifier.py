@@ -32,6 +32,8 @@ def settings_of(flag: str, file: Path) -> ForeignSettings:
     ]
     if found.host:
         settings.append((origin, "listen.host", found.host))
+    if found.certificate:
+        settings += [(origin, "tls.certificate", [found.certificate]), (origin, "tls.key", [found.private_key])]
     if found.redis is not None:
         settings += [(origin, key, value) for key, value in _redis(found.redis)]
     return ForeignSettings(settings)
