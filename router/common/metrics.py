@@ -121,7 +121,7 @@ WORKER_METRICS = (
     Metric("handshakes", "counter", "TLS handshakes done on the device port."),
     Metric("handshakes_resumed", "counter", "Those that resumed a session, which costs far less."),
     Metric("handshakes_failed", "counter", "TLS handshakes that failed, as with a client that sends plain HTTP."),
-    Metric("tls_connections", "gauge", "Open device connections with TLS."),
+    Metric("tls_connections", "gauge", "Open connections with TLS on the device port, those that are relayed, too."),
     Metric("handed_over", "counter", "Connections of app servers on the device port, passed to the router."),
     Metric("relayed", "gauge", "Those with TLS that this worker relays to a router: tls.max_relayed."),
     Metric("hellos", "counter", "hello commands answered 200."),

@@ -1,10 +1,10 @@
-// A subscriber with the npm package pusher-js. argv: {key, secret, port, user, channels}; stdin: "again" has it connect
+// A subscriber with the npm package pusher-js. argv: {key, secret, port, user, channels, tls}; stdin: "again" has it connect
 // anew, "leave" has it stay away; stdout: a line of JSON for whatever comes, as it is on the wire.
 import { createHmac } from "node:crypto";
 import { createInterface } from "node:readline";
 import Pusher from "pusher-js";
 
-const { key, secret, port, user, channels } = JSON.parse(process.argv[2]);
+const { key, secret, port, user, channels, tls } = JSON.parse(process.argv[2]);
 const say = (event, channel, data) => console.log(JSON.stringify({ event, channel, data }));
 
 function authorize({ socketId, channelName }, answer) {
@@ -17,10 +17,11 @@ function authorize({ socketId, channelName }, answer) {
 
 const pusher = new Pusher(key, {
   cluster: "",
-  wsHost: "127.0.0.1",
+  wsHost: tls ? "localhost" : "127.0.0.1",
   wsPort: port,
-  forceTLS: false,
-  enabledTransports: ["ws"],
+  wssPort: port,
+  forceTLS: Boolean(tls),
+  enabledTransports: tls ? ["ws", "wss"] : ["ws"],
   disableStats: true,
   channelAuthorization: { customHandler: authorize },
 });

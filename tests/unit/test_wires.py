@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import socket
 import ssl
+import sys
+import termios
 from collections.abc import Iterator
 
 import pytest
@@ -109,6 +112,27 @@ def test_each_split_of_what_comes(wire: TlsWire, files: Files, ends: tuple[int, 
         found = read(wire, fd, 3 * min(at // len(one), 2))
         theirs.sendall(sealed[at:])
         assert found + read(wire, fd, 11 - len(found)) == b"onetwothree"
+
+
+def test_a_read_takes_no_more_from_the_kernel_than_it_was_asked_to(
+    wire: TlsWire, files: Files, ends: tuple[int, socket.socket]
+) -> None:
+    """Whatever that is to TLS: a peer that sends what is nothing to the application has no more of a turn."""
+    fd, theirs = ends
+    wire.begin(fd)
+    client = TlsClient(theirs, trusting(files.certificate))
+    shake(wire, fd, client)
+    sealed = b"".join(client.sealed(b"x") for _ in range(4000))
+    theirs.sendall(sealed)
+
+    def waits() -> int:
+        return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+    while waits() < len(sealed):
+        pass
+    before, text = waits(), wire.read(fd, 1000)
+    assert before - waits() == 1000
+    assert len(text) == 1000 // (len(sealed) // 4000)
 
 
 def test_a_request_that_comes_with_the_end_of_the_handshake(
