@@ -176,10 +176,11 @@ class TlsWire:
         if tls is None or not data:
             return data
         self._in.write(data)
-        text = self._decrypt(fd, tls)
-        if self._out.pending or fd in self._unsent:
-            self._send(fd)
-        return text
+        try:
+            return self._decrypt(fd, tls)
+        finally:  # there may be an answer to something that is nothing to the caller
+            if self._out.pending or fd in self._unsent:
+                self._send(fd)
 
     def _decrypt(self, fd: int, tls: ssl.SSLObject) -> bytes:
         """All that is in the buffer."""
@@ -221,7 +222,11 @@ class TlsWire:
         size = len(data)
         while done < size:
             part = data if not done and size <= _RECORD_BYTES else bytes(data[done : done + _RECORD_BYTES])
-            tls.write(part)
+            try:
+                tls.write(part)
+            except ssl.SSLError:
+                self._out.read()
+                raise
             if not self._give(fd, self._out.read(), len(part)):
                 if not done:
                     raise BlockingIOError
@@ -251,10 +256,11 @@ class TlsWire:
         """Write what TLS itself has to say. Raises: ConnectionError if too much of it waits."""
         sealed = self._out.read()
         before, stands_for = self._unsent.pop(fd, (b"", 0))
-        if not sealed and not before:
-            return
-        if not self._give(fd, before + sealed, stands_for) and len(self._unsent[fd][0]) > _MOST_UNSENT:
-            raise ConnectionResetError("the peer does not read what TLS has to say")
+        if not self._give(fd, before + sealed, stands_for):
+            if len(self._unsent[fd][0]) > _MOST_UNSENT:
+                raise ConnectionResetError("the peer does not read what TLS has to say")
+        elif stands_for:  # the caller has to be told, when it writes these again
+            self._unsent[fd] = (b"", stands_for)
 
     # ------------------------------------------------------------------ the end
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import socket
 import ssl
 from pathlib import Path
@@ -17,6 +19,15 @@ def trusting(*certificates: Path, version: ssl.TLSVersion | None = None) -> ssl.
     if version is not None:
         context.minimum_version = context.maximum_version = version
     return context
+
+
+@functools.cache
+def _libssl() -> ctypes.CDLL:
+    """The library that Python's ssl has loaded."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if "/libssl" in line:
+            return ctypes.CDLL(line.split()[-1])
+    raise AssertionError("Python's ssl has no library of its own")
 
 
 class TlsClient:
@@ -89,6 +100,14 @@ class TlsClient:
                     return found or None
                 found += part
         return found
+
+    def key_update(self, requested: bool = True) -> bytes:
+        """A KeyUpdate (RFC 8446, 4.6.3), which is to be sent. requested: whether the server has to answer with one."""
+        # Python has no function for it. Behind the head of its object stand its socket and then OpenSSL's SSL.
+        (session,) = ctypes.cast(id(self.tls._sslobj) + 24, ctypes.POINTER(ctypes.c_void_p))[:1]
+        assert _libssl().SSL_key_update(ctypes.c_void_p(session), int(requested)) == 1
+        assert _libssl().SSL_do_handshake(ctypes.c_void_p(session)) == 1
+        return self._out.read()
 
     def close_notify(self) -> None:
         """Say that no more comes."""

@@ -135,6 +135,75 @@ def test_a_read_takes_no_more_from_the_kernel_than_it_was_asked_to(
     assert len(text) == 1000 // (len(sealed) // 4000)
 
 
+@pytest.mark.parametrize("requested", [False, True])
+def test_keys_that_a_client_renews_are_its_own(wire: TlsWire, files: Files, requested: bool) -> None:
+    """The answer goes to whom it is for, at once, and not among what others are sent."""
+    pairs = [socket.socketpair() for _ in range(2)]
+    fds, clients = [], []
+    for ours, theirs in pairs:
+        ours.setblocking(False)
+        fds.append(ours.detach())
+        wire.begin(fds[-1])
+        clients.append(TlsClient(theirs, trusting(files.certificate)))
+        shake(wire, fds[-1], clients[-1])
+    for _ in range(3):
+        for _ in range(2):  # the answer to one is made when the next one comes, or with the next write
+            pairs[0][1].sendall(clients[0].key_update(requested))
+            with pytest.raises(BlockingIOError):
+                wire.read(fds[0], 8192)
+        for fd, client in zip(reversed(fds), reversed(clients), strict=True):
+            client.send(b"question")
+            assert read(wire, fd, 8) == b"question"
+            wire.write(fd, b"answer")
+            assert received(client, 6) == b"answer"
+    for (_, theirs), fd in zip(pairs, fds, strict=True):
+        wire.close(fd)
+        theirs.close()
+
+
+def test_keys_that_are_renewed_while_a_record_waits(
+    wire: TlsWire, files: Files, ends: tuple[int, socket.socket]
+) -> None:
+    """What the caller writes again is not sent again, whenever the rest of its record has gone."""
+    fd, theirs = ends
+    wire.begin(fd)
+    client = TlsClient(theirs, trusting(files.certificate))
+    shake(wire, fd, client)
+    with socket.socket(fileno=os.dup(fd)) as shell:
+        shell.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32_768)
+    expected = os.urandom(1_000_000)
+    left, found = bytearray(expected), bytearray()
+    while left:
+        try:
+            del left[: wire.write(fd, left)]
+        except BlockingIOError:
+            found += client.read() or b""
+            theirs.sendall(client.key_update())
+            assert select.select([fd], [], [], 10)[0]
+            with pytest.raises(BlockingIOError):
+                wire.read(fd, 8192)
+    while len(found) < len(expected):
+        found += client.read() or b""
+    assert found == expected
+
+
+def test_who_has_keys_renewed_and_does_not_read_is_ended(
+    wire: TlsWire, files: Files, ends: tuple[int, socket.socket]
+) -> None:
+    fd, theirs = ends
+    wire.begin(fd)
+    client = TlsClient(theirs, trusting(files.certificate))
+    shake(wire, fd, client)
+    with pytest.raises(BlockingIOError):
+        while True:
+            wire.write(fd, bytes(16_384))
+    with pytest.raises(ConnectionResetError):
+        for _ in range(10_000):
+            theirs.sendall(client.key_update())
+            with contextlib.suppress(BlockingIOError):
+                wire.read(fd, 8192)
+
+
 def test_a_request_that_comes_with_the_end_of_the_handshake(
     wire: TlsWire, files: Files, ends: tuple[int, socket.socket]
 ) -> None:
