@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import trio
 from support.stores import (
     NOW,
     ROOMY,
@@ -12,7 +15,9 @@ from support.stores import (
     in_store,
     inbox,
     item,
+    new_store,
     puts,
+    with_store,
 )
 
 from router.common.settings import StoreOptions
@@ -22,6 +27,7 @@ from router.store.base import (
     Reads,
     Results,
     Store,
+    Writes,
 )
 from router.store.statements import FEW_EVICTED
 
@@ -155,3 +161,25 @@ async def test_few_messages_are_not_measured_unless_a_large_one_comes(store: Sto
     assert results.refused == set()
     results = await store.apply(puts(A, item("large", 3, urgency=4, body="x" * (LARGE_BODY + 1))), Reads(), NOW)
     assert results.refused == {(A, "large")}
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_a_store_tells_of_what_it_evicts_and_what_expires(kind: str, tmp_path: Path) -> None:
+    gone: list[tuple[str, bytes, str, int]] = []
+
+    async def test(store: Store) -> None:
+        for number in range(6):
+            await store.apply(puts(A, item(f"s{number}", number, urgency=1, version=number)), Reads(), NOW)
+        writes = puts(A, item("new", 9, urgency=3, expires=NOW + 5, version=9))
+        writes.removals[A, "s3"] = 3
+        await store.apply(writes, Reads(), NOW)
+        assert gone == []  # one was removed, so there was room
+        await store.apply(puts(A, item("newer", 10, urgency=3, version=10)), Reads(), NOW)
+        assert gone == [("evicted", A, "s0", 0)]
+        await store.apply(Writes(removals={(A, "s1"): 1}), Reads(), NOW)
+        await store.sweep(NOW + 5, 1000)
+        assert gone[1:] == [("expired", A, "new", 9)]
+
+    store = new_store(kind, ROOMY, tmp_path)
+    store.watch(lambda *one: gone.append(one))
+    trio.run(with_store, store, test)

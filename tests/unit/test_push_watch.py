@@ -6,24 +6,18 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 from support.common import Rig, in_rig
 from support.hub_messages import DEVICE, attached
-from support.stores import NOW, ROOMY, A, item, new_store, puts, with_store
+from support.stores import A
 
 from router.common import messages as m
 from router.core.push_watch import Watched
 from router.core.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, STORED
 from router.core.scope import Origin, Scope
 from router.push_log import PushLog
-from router.store.base import Reads, Store, Writes
-
-OWN = ("memory", "sqlite")
-"""Stores that see what goes."""
 
 
 class Told:
@@ -142,31 +136,6 @@ def test_a_request_that_fails_leaves_no_origin() -> None:
     with pytest.raises(ZeroDivisionError):
         scope.call(Origin("r"), lambda: 1 / 0)
     assert scope.origin is None
-
-
-# ---- what goes from a store
-
-
-@pytest.mark.parametrize("kind", OWN)
-def test_a_store_tells_of_what_it_evicts_and_what_expires(kind: str, tmp_path: Path) -> None:
-    gone: list[tuple[str, bytes, str, int]] = []
-
-    async def test(store: Store) -> None:
-        for number in range(6):
-            await store.apply(puts(A, item(f"s{number}", number, urgency=1, version=number)), Reads(), NOW)
-        writes = puts(A, item("new", 9, urgency=3, expires=NOW + 5, version=9))
-        writes.removals[A, "s3"] = 3
-        await store.apply(writes, Reads(), NOW)
-        assert gone == []  # one was removed, so there was room
-        await store.apply(puts(A, item("newer", 10, urgency=3, version=10)), Reads(), NOW)
-        assert gone == [("evicted", A, "s0", 0)]
-        await store.apply(Writes(removals={(A, "s1"): 1}), Reads(), NOW)
-        await store.sweep(NOW + 5, 1000)
-        assert gone[1:] == [("expired", A, "new", 9)]
-
-    store = new_store(kind, ROOMY, tmp_path)
-    store.watch(lambda *one: gone.append(one))
-    trio.run(with_store, store, test)
 
 
 # ---- lines
