@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from farm import cluster_doctor
+from farm import admin_tokens, cluster_doctor
 from farm.capacity import (
     BYTES_PER_PROCESS,
     TLS_BYTES_PER_CONNECTION,
@@ -326,6 +326,19 @@ def ports(s: Subject) -> Iterator[Check]:
             yield Check(name, "fail", f"{place}: {error.strerror}", "free", remedy)
 
 
+def admin(s: Subject) -> Iterator[Check]:
+    """Who may ask the admin port."""
+    name, host = "admin port", s.settings.get(Listen).admin_host
+    wrong = admin_tokens.problems(s.settings)
+    for problem in wrong:
+        yield Check(name, "fail", problem, "a token that only its owner can read", "docs/admin-api.md")
+    if not wrong:
+        tokens = admin_tokens.admin_tokens(s.settings)
+        here = admin_tokens.is_loopback(host)
+        found = f"{host}, {'with a token' if tokens else 'without a token'}"
+        yield Check(name, "ok", found, "any" if here else "a token")
+
+
 def data_folder(s: Subject) -> Iterator[Check]:
     """The folder of the store, the token key and the control sockets."""
     folder, name = Path(s.settings.get(Data).dir), "data.dir"
@@ -370,6 +383,7 @@ CHECKS: Final[tuple[Callable[[Subject], Iterator[Check]], ...]] = (
     right_of_way,
     versions,
     ports,
+    admin,
     data_folder,
     store,
     cluster,

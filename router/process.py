@@ -147,6 +147,8 @@ class RouterProcess:
         ChannelActions(books, context_of_dialects).register(self.hub.actions)
         devices = {spec.name: found for spec in dialects if (found := spec.devices(context_of_dialects)) is not None}
         DeviceActions(devices, self.hub).register(self.hub.actions)
+        if gate is not None:
+            self.hub.actions.shut = lambda: gate.why if gate.look() else ""
         kept = [records for spec in dialects for records in spec.kept(settings)]
         self.keeper = Keeper(self.committer, self.hub.map, kept, time.time, time.monotonic)
         self.services = [service for spec in dialects for service in spec.services(context_of_dialects)]

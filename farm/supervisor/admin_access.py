@@ -66,6 +66,9 @@ class AdminAccess:
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """Refuse a request, or pass it on with its role (`ROLE`)."""
+        if scope["type"] == "websocket":  # no page here has one
+            await send({"type": "websocket.close"})
+            return
         if scope["type"] != "http" or scope["path"] in OPEN:
             await self._app(scope, receive, send)
             return

@@ -50,10 +50,12 @@ def refused(code: str, message: str) -> dict[str, Any]:
 class Actions:
     """All that a router performs, by name."""
 
-    __slots__ = ("_performers",)
+    __slots__ = ("_performers", "shut")
 
     def __init__(self) -> None:
         self._performers: dict[str, tuple[type[msgspec.Struct], Perform]] = {}
+        self.shut: Callable[[], str] = str
+        """Why nothing may be performed now; "": it may."""
 
     def register(self, name: str, arguments: type[msgspec.Struct], perform: Perform) -> None:
         """What performs the action of this name, and the type of its arguments."""
@@ -64,6 +66,9 @@ class Actions:
         found = self._performers.get(name)
         if found is None:
             answer(refused(NOT_FOUND, f"this router has no action {name}: it is older than the supervisor"))
+            return
+        if why := self.shut():
+            answer(refused(UNAVAILABLE, why))
             return
         kind, perform = found
         try:

@@ -179,6 +179,19 @@ def test_what_acts_outside_of_the_api_leaves_a_line_too(caplog: pytest.LogCaptur
     assert (line["action"], line["target"], line["outcome"]) == ("PUT", "/broadcasts/a", "ok")
 
 
+def test_a_websocket_gets_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    port, sent = Port("127.0.0.1", settings()), list[Any]()
+
+    async def main() -> None:
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await port.access({"type": "websocket", "path": "/status", "headers": []}, None, send)
+
+    trio.run(main)
+    assert sent == [{"type": "websocket.close"}]
+
+
 # ---- where the tokens come from
 
 

@@ -13,7 +13,7 @@ import pytest
 from farm.capacity import count, describe, limits, raise_descriptor_limit, size
 from farm.doctor import Check, examine
 from farm.machine import UNLIMITED, Machine, nearest_folder
-from farm.settings import OWN_SECTIONS, WorkerOptions
+from farm.settings import OWN_SECTIONS, AdminOptions, WorkerOptions
 from router.common.interpreter import Interpreter
 from router.common.options import Settings, defaults
 from router.common.settings import SECTIONS, Data, Listen, RouterOptions, StoreOptions
@@ -265,6 +265,14 @@ def test_ports(machine: MadeUp, settings: Settings) -> None:
     assert "--set listen.device_port=" in taken.remedy
     assert row(rows, "listen.router_port").status == "ok"
     assert "CAP_NET_BIND_SERVICE" in row(rows, "listen.admin_port").remedy
+
+
+def test_the_admin_port(machine: MadeUp, settings: Settings) -> None:
+    assert row(examine(settings, 2, 100, machine), "admin port").status == "ok"
+    outside = settings.replace(Listen, admin_host="0.0.0.0")
+    found = row(examine(outside, 2, 100, machine), "admin port")
+    assert found.status == "fail" and "admin.token_file" in found.found
+    assert row(examine(outside.replace(AdminOptions, token="t" * 32), 2, 100, machine), "admin port").status == "ok"
 
 
 def test_the_data_folder(machine: MadeUp, settings: Settings) -> None:
