@@ -3,7 +3,7 @@
 import gc
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import settings
@@ -30,6 +30,20 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def measured_processes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What the processes cover that tests start counts where a module says that it is `measured`. To measure a process
+    doubles the CPU that its start takes, and most farms run the lines of others."""
+    name = "COVERAGE_PROCESS_CONFIG"
+    config = os.environ.get(name)
+    if config is None or request.node.get_closest_marker("measured"):
+        yield
+        return
+    del os.environ[name]
+    yield
+    os.environ[name] = config
 
 
 @pytest.hookimpl(wrapper=True)

@@ -16,6 +16,8 @@ from bench.load.dialect import Dialect
 from bench.load.protocols import DIALECTS
 from bench.load.samples import ACCEPTED
 
+pytestmark = pytest.mark.measured
+
 FIRST, *OTHERS = DIALECTS.values()
 
 

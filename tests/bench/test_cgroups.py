@@ -28,6 +28,8 @@ from bench.machine.group_files import cpu_v1, cpu_v2, memory_v1, memory_v2, quot
 from bench.machine.procfs import proportional_memory
 from bench.machine.socket_charge import SocketCharge, expected_socket_bytes, socket_charge
 
+pytestmark = pytest.mark.measured
+
 SEPARATE = """tmpfs /sys/fs/cgroup tmpfs rw 0 0
 cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0
 cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0

@@ -18,6 +18,8 @@ from bench.runs.cluster import owned
 from bench.runs.cluster_lost import accepted, split
 from bench.runs.collected import Setup
 
+pytestmark = pytest.mark.measured
+
 
 def test_devices_spread_over_the_hosts_and_those_of_a_lost_one_over_the_others() -> None:
     assert [host_of(device, 3, None) for device in range(6)] == [0, 1, 2, 0, 1, 2]

@@ -19,6 +19,8 @@ from bench.runs.load import most_a_process
 from bench.views import compare as compare_view
 from bench.views.compare import charts, tables, times
 
+pytestmark = pytest.mark.measured
+
 
 def bench(*arguments: str) -> tuple[int, str]:
     done = CliRunner().invoke(main, ["compare", *arguments])

@@ -17,6 +17,8 @@ from bench.runs.compare_figures import clean
 from bench.runs.contestants import Contestant
 from bench.views.compare import tables
 
+pytestmark = pytest.mark.measured
+
 SUBSCRIBERS = 30
 STORING = [name for name, peer in peers.PEERS.items() if peer.storing() is not None]
 WAYS = [f"{one.title}, {mode}" for one in FAN_OUTS.values() if one.replays for mode in one.modes]

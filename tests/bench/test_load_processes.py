@@ -14,6 +14,8 @@ from bench.errors import BenchError
 from bench.load.link import MessageReader, encode
 from bench.runs.load_processes import LoadProcesses
 
+pytestmark = pytest.mark.measured
+
 IDLE_PUSHERS: dict[str, Any] = {
     "wire": "put",
     "address": (2, "127.0.0.1", 1),

@@ -31,6 +31,8 @@ from bench.runs.load import Load
 from bench.runs.load_processes import LoadProcesses
 from bench.runs.virtual_users import VirtualUsers
 
+pytestmark = pytest.mark.measured
+
 DEVICES = 200
 SCENARIO = Scenario("peer:80")
 WAIT_SECONDS = 60.0

@@ -14,6 +14,8 @@ from bench.figures.results import shown
 from bench.load.protocols.pusher import OURS
 from bench.runs.deliveries import clean
 
+pytestmark = pytest.mark.measured
+
 CHANNEL = "fanout-1"
 
 

@@ -23,6 +23,8 @@ from bench.runs.load import Load
 from bench.target import Target
 from bench.views import soak as view
 
+pytestmark = pytest.mark.measured
+
 HOUR = 3600.0
 
 

@@ -21,6 +21,8 @@ from bench.runs.load import Load
 from bench.target import Target
 from bench.views import storm as view
 
+pytestmark = pytest.mark.measured
+
 
 def storms_of(server: Misbehaving, **plan: Any) -> list[dict[str, Any]]:
     load = Load(40, endpoints_every=1, timeout=5)

@@ -20,6 +20,8 @@ from bench.runs.stored import Stored
 from bench.store_servers import resp, servers
 from bench.store_servers.choices import CHOICES, StoreChoice
 
+pytestmark = pytest.mark.measured
+
 SERVED = [choice for choice in CHOICES.values() if choice.program]
 
 

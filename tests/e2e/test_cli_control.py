@@ -19,6 +19,8 @@ import pytest
 from support.common import deaf_port
 from support.farm_command import TIMEOUT_S, Farm
 
+pytestmark = pytest.mark.measured
+
 STATUS = {
     "pid": 7,
     "farm": "ready",

@@ -27,6 +27,8 @@ from support.pusher import (
     with_apps,
 )
 
+pytestmark = pytest.mark.measured
+
 CLIENTS = 12
 ROUNDS = 20
 

@@ -26,6 +26,8 @@ from support.pushstream import (
     subscribers,
 )
 
+pytestmark = pytest.mark.measured
+
 POLLING = ("--header", "X-Nginx-PushStream-Mode: polling")
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from support.farm_fixture import Farm, command, environ, running_farm
 
+pytestmark = pytest.mark.measured
+
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:

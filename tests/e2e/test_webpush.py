@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from support.farm_fixture import Farm, new_channel, running_farm
 from support.webpush import Sender, UserAgent, away, body_of, decode, encode, error, post, pushed, request
 
+pytestmark = pytest.mark.measured
+
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:

@@ -20,6 +20,8 @@ from support.webpush_demo import Loads, Receiver, addresses, decoded, running_de
 
 from farm.webpush_demo import page
 
+pytestmark = pytest.mark.measured
+
 
 def farm_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "farm", "demo", *arguments]

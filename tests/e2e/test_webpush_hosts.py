@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from support.farm_fixture import until
 from support.hosts import running_hosts
 from support.webpush import UserAgent, broadcasts, set_broadcast
+
+pytestmark = pytest.mark.measured
 
 ID = "remote-settings/monitor_changes"
 
