@@ -30,12 +30,14 @@ _PATH: Final = re.compile(r"[\w./-]+")
 
 
 def copy_without(dialect: str, folder: Path) -> list[str]:
-    """Copy everything but this dialect. Returns: the files that were left out."""
+    """Copy everything but this dialect, also over a copy without another one: what Python has compiled there is still
+    right. Returns: the files that were left out."""
     left_out = [name for name in tracked() if is_of(name, dialect)]
     for name in tracked():
-        if is_of(name, dialect):
-            continue
         target = folder / name
+        if is_of(name, dialect):
+            _remove(target)
+            continue
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, target)
         if target.suffix in _READ and not name.startswith("bench/results/"):
@@ -43,6 +45,13 @@ def copy_without(dialect: str, folder: Path) -> list[str]:
             target.write_text("".join(line for line in lines if not _names(line, left_out)), encoding="utf-8")
     run(folder, "docs/generate.py")
     return left_out
+
+
+def _remove(file: Path) -> None:
+    """Remove a file, and its folder with the last one: as a package without files that folder would be imported."""
+    file.unlink(missing_ok=True)
+    if file.parent.exists() and {entry.name for entry in file.parent.iterdir()} <= {"__pycache__"}:
+        shutil.rmtree(file.parent)
 
 
 def _names(line: str, files: Iterable[str]) -> bool:
