@@ -65,7 +65,7 @@ def test_every_help_ends_with_examples_that_are_understood(
     with click.Context(command, info_name=path[-1]) as context:
         lines = command.get_help(context).rstrip().splitlines()
     block = [line for line in lines[len(lines) - lines[::-1].index("") :] if "farm " in line and line[-1] != ":"]
-    assert block, "no example stands at its end"
+    assert block[-1] == lines[-1], "no example stands at its end"
     found = [example for line in block for example in re.findall(r"\bfarm [a-z][^|>)`]*", line)]
     assert any(tuple(shlex.split(example))[: len(path)] == path for example in found)
     for example in found:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from support.admin_api import api
 from support.farm_fixture import Farm, until
 from support.hosts import across, running_hosts
 from support.pusher import APP, Client, call, drop, members, new_name, trigger
@@ -96,6 +97,13 @@ def test_the_members_of_a_host_that_is_killed_are_gone_once_and_no_others(tmp_pa
                 until(lambda room=room, user=user: there.told(room, user) == ["member_added"], "told")
         for room in only_there:
             until(lambda room=room: there.told(room) == ["channel_occupied"], "told")
+        for host in hosts.each:  # operators see all channels at any of them
+            listed = {row["channel"]: row["subscribers"] for row in api(host, "GET", "/channels")[1]["channels"]}
+            assert listed == dict.fromkeys(every, 4) | dict.fromkeys(only_there, 1)
+        event = {"event": "test", "data": "2"}
+        assert api(a, "POST", f"/channels/pusher/{every[3]}/events", event)[0] == 200
+        for device in (stays, both):
+            device.until(lambda device=device: device.seen["test", every[3], "2"] == 1)
         c.kill()
         for device in (stays, both):
             device.until(lambda device=device: all(device.there[room] == {"stays", "both"} for room in every))

@@ -25,7 +25,7 @@ def command(resolved: Resolved) -> int:
 
     \b
     Examples:
-      farm check-config --config /etc/farm/farm.toml
+      farm check-config
       FARM_LOG_FORMAT=json farm check-config --set drain.seconds=30
 
     Exit code 2, and one line for each problem, if anything is wrong.

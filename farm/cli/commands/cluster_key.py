@@ -11,11 +11,12 @@ from farm.cli.outcome import DONE
 def command() -> int:
     """Print a new key for the links between the hosts of a cluster, for cluster.key on each of them.
 
+    For another key without a pause restart all hosts three times, one host after the other: with "$OLD,$NEW", then
+    "$NEW,$OLD", then "$NEW".
+
     \b
-    Examples:
+    Example:
       export FARM_CLUSTER_KEY="$(farm cluster-key)"
-    Another key without a pause: restart all hosts three times, one host after the other, with
-      "$OLD,$NEW", then "$NEW,$OLD", then "$NEW".
     """
     from router.common.curve import new_key
 

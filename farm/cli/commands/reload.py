@@ -24,8 +24,9 @@ def command(timeout: float | None, resolved: Resolved) -> int:
     (or over drain.seconds). While a router is replaced, for less than a second, pushes wait; nothing is lost.
 
     \b
-    Example:
-      farm reload --data /var/lib/farm
+    Examples:
+      farm reload
+      farm reload --data /var/lib/farm --timeout 300
 
     Exit code 1 if the new code or the new settings cannot be used: the farm goes on with the old ones then.
     """

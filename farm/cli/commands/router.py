@@ -25,7 +25,7 @@ def command(number: int, resolved: Resolved) -> int:
 
     \b
     Examples:
-      farm router --data /var/lib/farm
+      farm router
       farm router --number 1 --routers 2 --data /var/lib/farm
     """
     from router import process

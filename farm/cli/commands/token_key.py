@@ -12,8 +12,8 @@ def command() -> int:
     """Print a new key for push endpoints, for token.keys. The first key seals, all of them open.
 
     \b
-    Example, a new key before the old one so that endpoints given out earlier go on working:
-      export FARM_TOKEN_KEYS="$(farm token-key),$OLD_KEYS"
+    Example; with a new key before the old ones endpoints that were given out go on working:
+      export FARM_TOKEN_KEYS="$(farm token-key)${FARM_TOKEN_KEYS:+,$FARM_TOKEN_KEYS}"
     """
     from router.common.token import new_key
 

@@ -39,8 +39,9 @@ def _alone(shard: int, resolved: Resolved) -> int:
     """Run one worker alone, for a set-up that has its own supervisor.
 
     \b
-    Example:
-      farm worker --shard 0 --data /var/lib/farm
+    Examples:
+      farm worker --shard 0
+      farm worker --shard 1 --data /var/lib/farm
     """
     from farm.worker import main as worker_main
     from router.common.cluster_checks import problems_alone
@@ -62,7 +63,7 @@ def command() -> None:
     Examples:
       farm worker drain 0
       farm worker restart 1
-      farm worker --shard 0 --data /var/lib/farm
+      farm worker --shard 0
 
     `farm worker --shard 0 --help` shows the flags of a worker that is run alone, for a set-up that has its own
     supervisor.
