@@ -40,6 +40,7 @@ function actButton(label, { ask = null, danger = false, name = null, act }) {
     button.disabled = true;
     try {
       toast(await act());
+      turn();
     } catch (error) {
       toast(`${label}: ${error.message}`, true);
     } finally {

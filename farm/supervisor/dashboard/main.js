@@ -149,5 +149,7 @@ makeProcesses();
 makeLog();
 addEventListener("hashchange", route);
 addEventListener("keydown", keys);
+addEventListener("online", turn);
+addEventListener("offline", turn);
 document.addEventListener("visibilitychange", () => document.hidden || turn());
 turn();
