@@ -5,7 +5,6 @@ A search goes through the descriptors, a few hundred at a time, with turns of th
 
 from __future__ import annotations
 
-import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -16,7 +15,6 @@ from farm.worker.clock import Clock
 from farm.worker.connection import OPEN, Connection
 from farm.worker.table import Table
 from router.common import messages as m
-from router.common.client_address import client_address
 
 _SLICE: Final = 256
 """Descriptors that are looked at in one step."""
@@ -97,14 +95,3 @@ class Inspections:
         silent = max(0.0, self._clock.now - connection.since) if connection.phase == OPEN else 0.0
         buffered = len(connection.out) if connection.out is not None else 0
         return m.Inspection(session.key, session.speaks, address, round(silent, 1), buffered)
-
-
-def peer_address(fd: int) -> str:
-    """The address of the peer of a descriptor; "" if there is none any more."""
-    shell = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
-    try:
-        return client_address(shell.getpeername())
-    except OSError:
-        return ""
-    finally:
-        shell.detach()

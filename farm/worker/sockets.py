@@ -33,7 +33,7 @@ from farm.worker.fd_passing import FdSender
 from farm.worker.grants import Grants
 from farm.worker.health import Health
 from farm.worker.inbound import Inbound
-from farm.worker.inspections import Inspections, peer_address
+from farm.worker.inspections import Inspections
 from farm.worker.interest import Interest
 from farm.worker.local_channel import LocalChannel
 from farm.worker.output import Output
@@ -221,7 +221,7 @@ class Sockets:
             () if tls is None else tls,
             relays,
         )
-        self.inspections = inspections = Inspections(connections, attachments, clock, send, peer_address)
+        self.inspections = inspections = Inspections(connections, attachments, clock, send, addresses.of)
         messages = RouterMessages(
             counters,
             clock,

@@ -31,10 +31,10 @@ class App:
         self.state: dict[str, Any] = {"workers": [], "age": 12.5}
         settings = settings_with((SimplePushOptions, options), (EndpointOptions, endpoint or {}))
         self.turns = Turns()
-        context = Context(
+        self.context = Context(
             rig.hub.core, self.tokens, settings, rig.clock.unix, self.status, self.turns, limits=rig.push_limits
         )
-        self.router = Router(routes(context))
+        self.router = Router(routes(self.context))
 
     def status(self) -> dict[str, Any]:
         counters = self.rig.hub.counters.snapshot() | {"store_ok": self.rig.committer.healthy}

@@ -40,8 +40,8 @@ class App:
         self.rig = rig
         self.tokens = Tokens(keys)
         settings = settings_with((WebPushOptions, options), (EndpointOptions, {"url": URL}))
-        context = Context(rig.hub.core, self.tokens, settings, rig.clock.unix, dict, limits=rig.push_limits)
-        self.router = Router(routes(context))
+        self.context = Context(rig.hub.core, self.tokens, settings, rig.clock.unix, dict, limits=rig.push_limits)
+        self.router = Router(routes(self.context))
         self.register(MEMBER)
 
     def register(self, *channels: bytes, device: bytes = DEVICE) -> None:
