@@ -30,7 +30,7 @@ def port(farm: Farm) -> Iterator[int]:
         "server 127.0.0.1:8081;": f"server 127.0.0.1:{farm.router_port};",
         "CHANGE-THIS-KEY": KEY,
     }
-    with running_nginx(ROOT / "deploy" / "nginx-pushstream.conf", "listen 5000;", changes) as port:
+    with running_nginx(ROOT / "deploy" / "nginx-pushstream.conf", ["listen 5000"], changes) as (port,):
         yield port
 
 

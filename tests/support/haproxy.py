@@ -18,6 +18,7 @@ from support.installed import find_program
 
 FILE: Final = ROOT / "deploy" / "haproxy.cfg"
 CLUSTER_FILE: Final = ROOT / "deploy" / "haproxy-cluster.cfg"
+TLS_FILE: Final = ROOT / "deploy" / "haproxy-tls.cfg"
 _PROBES: Final = "check port 8081 inter 1s fall 2 rise 2"
 
 
@@ -80,6 +81,35 @@ def running_haproxy(farms: Sequence[Farm]) -> Iterator[HAProxy]:
         folder = Path(name)
         file, control = folder / "haproxy.cfg", folder / "control"
         file.write_text(_configuration(farms, device_port, router_port, control))
+        with _running(folder, control, "-f", file):
+            yield HAProxy(device_port, router_port, control)
+
+
+@contextmanager
+def running_haproxy_with_tls(farm: Farm, pem: Path, source: str) -> Iterator[HAProxy]:
+    """HAProxy with TLS in front of one farm. pem: certificate and key. source: the address that it connects from."""
+    device_port, router_port = free_ports(2)
+    text = TLS_FILE.read_text()
+    probes = f"check port {farm.router_port} inter 50ms fall 2 rise 2"
+    changes = {
+        "maxconn 100000": "maxconn 500",
+        "cachesize 100000": "cachesize 1000",
+        "bind :8443": f"bind 127.0.0.1:{device_port}",
+        "bind :8444": f"bind 127.0.0.1:{router_port}",
+        "crt /etc/haproxy/push.pem": f"crt {pem}",
+        "check port 8081 inter 1s fall 2 rise 2": f"{probes} source {source}",
+        "    server b 10.0.0.2:8080\n": "",
+        "    server b 10.0.0.2:8081\n": "",
+        "10.0.0.1:8080": f"127.0.0.1:{farm.device_port}",
+        "10.0.0.1:8081": f"127.0.0.1:{farm.router_port}",
+    }
+    for old, new in changes.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        file, control = folder / "haproxy.cfg", folder / "control"
+        file.write_text(text.replace("global\n", f"global\n    stats socket {control}\n", 1))
         with _running(folder, control, "-f", file):
             yield HAProxy(device_port, router_port, control)
 

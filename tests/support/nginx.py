@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,16 +35,17 @@ def _accepts(port: int) -> bool:
 
 
 @contextmanager
-def running_nginx(file: Path, listen: str, changes: dict[str, str]) -> Iterator[int]:
+def running_nginx(file: Path, listen: Sequence[str], changes: dict[str, str]) -> Iterator[Sequence[int]]:
     """nginx with this file included, for the time of the block.
 
-    listen: what of the file is replaced by `listen` on a port of ours. changes: what else is replaced.
-    Value: the port.
+    listen: what of the file is replaced by `listen` on ports of ours. changes: what else is replaced.
+    Value: the ports.
     """
     program = find_program("nginx")
-    (port,) = free_ports(1)
+    ports = free_ports(len(listen))
     text = file.read_text()
-    for old, new in {listen: f"listen 127.0.0.1:{port};", **changes}.items():
+    listens = {old: f"listen 127.0.0.1:{port}" for old, port in zip(listen, ports, strict=True)}
+    for old, new in {**listens, **changes}.items():
         assert old in text
         text = text.replace(old, new)
     with tempfile.TemporaryDirectory() as name:
@@ -55,9 +56,9 @@ def running_nginx(file: Path, listen: str, changes: dict[str, str]) -> Iterator[
         command = [program, "-p", str(folder), "-e", str(folder / "log"), "-c", str(whole)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
-            until(lambda: _accepts(port) or process.poll() is not None, "nginx listens")
+            until(lambda: _accepts(ports[0]) or process.poll() is not None, "nginx listens")
             assert process.poll() is None, process.communicate()[1].decode()
-            yield port
+            yield ports
         finally:
             process.terminate()
             process.communicate()
