@@ -141,8 +141,8 @@ lock:
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet 'pip-tools>=7.5'
 	$(VENV)-lock/bin/pip-compile $(COMPILE) -o requirements.lock pyproject.toml
-	$(VENV)-lock/bin/pip-compile $(COMPILE) --extra bench --extra demo -c requirements.lock -o requirements-tools.lock pyproject.toml
-	$(VENV)-lock/bin/pip-compile $(COMPILE) --extra dev --extra bench --extra demo -c requirements-tools.lock -o requirements-dev.lock pyproject.toml
+	$(VENV)-lock/bin/pip-compile $(COMPILE) --extra bench --extra demo --extra trace -c requirements.lock -o requirements-tools.lock pyproject.toml
+	$(VENV)-lock/bin/pip-compile $(COMPILE) --extra dev --extra bench --extra demo --extra trace -c requirements-tools.lock -o requirements-dev.lock pyproject.toml
 	rm -rf $(VENV)-lock
 
 # `make lock` takes the newest of everything; `make lock UPGRADE=` keeps every version that is locked and only adds and

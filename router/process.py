@@ -262,6 +262,8 @@ class RouterProcess:
             os.close(self._more)
             with trio.CancelScope(shield=True):
                 await self._close_store()
+                if self.watching is not None:
+                    await self.watching.close()
 
     async def _close_store(self) -> None:
         """What it committed is durable, so a disk that fails now costs only a log line."""

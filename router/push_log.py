@@ -51,6 +51,9 @@ class PushLog:
 
     # ------------------------------------------------------------------ as `PushWatch`
 
+    def begins(self, push: Watched) -> None:
+        """As `PushWatch.begins`: nothing."""
+
     def accepted(self, push: Watched) -> None:
         """As `PushWatch.accepted`."""
         self._push("push.accepted", push, ttl=push.ttl, size=push.size)
@@ -62,6 +65,9 @@ class PushLog:
     def delivered(self, push: Watched) -> None:
         """As `PushWatch.delivered`."""
         self._push("push.delivered", push)
+
+    def undelivered(self, push: Watched) -> None:
+        """As `PushWatch.undelivered`: nothing."""
 
     def acked(self, device: bytes, updates: Iterable[tuple[str, int]]) -> None:
         """As `PushWatch.acked`."""

@@ -142,11 +142,12 @@ def _check(settings: Settings) -> None:
     from farm import admin_tokens
     from farm.dialects import sides, specs
     from farm.worker.auth_dialects import differing_urls
-    from router.common import cluster_checks, tls
+    from router.common import cluster_checks, tls, trace_settings
     from router.common.tls_settings import TlsOptions
     from router.dialects import is_on, spoken, store_refusals
 
     problems = [*admin_tokens.problems(settings), *cluster_checks.problems(settings)]
+    problems += trace_settings.problems(settings)
     problems += [*store_refusals(settings, specs()), *tls.problems(settings.get(TlsOptions))]
     problems += differing_urls(settings, [side for side in sides() if is_on(settings, side.spec)])
     for spec in spoken(settings, specs()):

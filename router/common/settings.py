@@ -16,6 +16,7 @@ from router.common.memcached_settings import MemcachedOptions
 from router.common.options import Section, option
 from router.common.redis_settings import RedisOptions
 from router.common.tls_settings import TlsOptions
+from router.common.trace_settings import TraceOptions
 
 MAX_ROUTERS: Final = 64
 """Of a farm."""
@@ -416,4 +417,5 @@ SECTIONS: tuple[type[Section], ...] = (
     LinkOptions,
     TokenOptions,
     LimitOptions,
+    TraceOptions,
 )

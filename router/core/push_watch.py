@@ -1,8 +1,9 @@
 """Pushes that are followed on their way: what is told of each, and to whom. Pure.
 
 This takes the place of `Messages` where somebody wants to know (`log.pushes`, `trace.*`); else none of it is there.
-Each push is told of once when it is durable, or was sent without being kept (`accepted`), or was refused, and once
-when its worker has written it to the socket of its device (`delivered`). For that, the worker is asked to report of
+Each push is told of when it `begins`; once when it is durable, or was sent without being kept (`accepted`), or was
+`refused`; and once when its worker has written it to the socket of its device (`delivered`), or will not, or there is
+none (`undelivered`). For that, the worker is asked to report of
 pushes too whose answer does not wait for it.
 """
 
@@ -27,6 +28,9 @@ Acknowledged = Callable[[bytes, Iterable[tuple[str, int]]], bool]
 class PushWatch(Protocol):
     """Who wants to know. Must not raise."""
 
+    def begins(self, push: Watched) -> None:
+        """It is asked for."""
+
     def accepted(self, push: Watched) -> None:
         """It is durable; or it has a TTL of 0 and has been sent, if there is a device."""
 
@@ -35,6 +39,9 @@ class PushWatch(Protocol):
 
     def delivered(self, push: Watched) -> None:
         """A worker has written it to the socket of its device."""
+
+    def undelivered(self, push: Watched) -> None:
+        """No worker has written it: there was none, or it did not report in time."""
 
     def acked(self, device: bytes, updates: Iterable[tuple[str, int]]) -> None:
         """A device has acknowledged these slots up to these versions."""
@@ -46,7 +53,20 @@ class PushWatch(Protocol):
 class Watched:
     """A push that is followed: it is called with its outcome, in place of who asked for it."""
 
-    __slots__ = ("device", "done", "origin", "report", "settled", "size", "slot", "ttl", "version", "watch")
+    __slots__ = (
+        "device",
+        "done",
+        "origin",
+        "report",
+        "resulted",
+        "settled",
+        "size",
+        "slot",
+        "spans",
+        "ttl",
+        "version",
+        "watch",
+    )
 
     def __init__(
         self,
@@ -71,6 +91,9 @@ class Watched:
         self.done = done
         self.report = report
         self.settled = False  # it was told that it is accepted, or refused
+        self.resulted = False  # it was told that it is delivered, or not
+        self.spans: Any = None
+        """Of its trace."""
 
     def __call__(self, outcome: int) -> None:
         """What is to be answered is known."""
@@ -81,6 +104,12 @@ class Watched:
             else:
                 self.watch.accepted(self)
         self.done(outcome)
+
+    def sent(self, written: bool) -> None:
+        """It is known whether a worker has written it."""
+        if not self.resulted:
+            self.resulted = True
+            (self.watch.delivered if written else self.watch.undelivered)(self)
 
     def durable(self) -> None:
         """The store has kept it."""
@@ -111,8 +140,8 @@ class WatchedPush(Push):
 
     def resulted(self, outcome: int) -> None:
         """As `Push.resulted`."""
-        if outcome == m.WRITTEN and isinstance(self.done, Watched):
-            self.done.watch.delivered(self.done)
+        if isinstance(self.done, Watched):
+            self.done.sent(outcome == m.WRITTEN)
         super().resulted(outcome)
 
 
@@ -142,9 +171,10 @@ class WatchedMessages(Messages):
         wait: bool = True,
     ) -> None:
         """As `Messages.push`."""
-        report = not wait and self._addresses.device(device) is not None and not self._pushes.full
+        sent = self._addresses.device(device) is not None and not self._pushes.full
         origin, size = self.scope.origin, len(body or "")
-        watched = Watched(self.watch, origin, device, slot, version, ttl, size, done, report)
+        watched = Watched(self.watch, origin, device, slot, version, ttl, size, done, sent and not wait)
+        self.watch.begins(watched)
         super().push(
             device,
             slot,
@@ -157,6 +187,8 @@ class WatchedMessages(Messages):
             sequence=sequence,
             wait=wait,
         )
+        if not sent:
+            watched.sent(False)
 
     def acknowledging(self, acknowledged: Acknowledged) -> Acknowledged:
         """The committer's function of this name, which tells the watch too."""

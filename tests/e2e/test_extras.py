@@ -12,7 +12,7 @@ import pytest
 from farm.cli import commands
 
 ROOT = Path(__file__).resolve().parents[2]
-EXTRA_MODULES = ("http_ece", "jinja2", "matplotlib", "numpy", "psutil", "py_vapid", "trio_websocket")
+EXTRA_MODULES = ("http_ece", "jinja2", "matplotlib", "numpy", "opentelemetry", "psutil", "py_vapid", "trio_websocket")
 COMMANDS = [
     ("bench", "bench", "jinja2, matplotlib, numpy, psutil, trio_websocket"),
     ("demo", "demo", "http_ece, py_vapid, trio_websocket"),  # of a dialect, which may not be there
@@ -42,6 +42,13 @@ def test_a_command_says_what_to_install(command: str, extra: str, missing: str) 
     ran = _run(f"from farm.cli import main; sys.exit(main({arguments!r}))")
     expected = f"farm {command}: {missing} not installed: `make tools`, or pip install 'connection-farm[{extra}]'\n"
     assert (ran.returncode, ran.stderr) == (1, expected)
+
+
+def test_a_farm_that_is_to_make_traces_says_what_to_install() -> None:
+    arguments = ["start", "--set", "trace.endpoint=http://127.0.0.1:4318/v1/traces"]
+    ran = _run(f"from farm.cli import main; sys.exit(main({arguments!r}))")
+    expected = "trace.endpoint: OpenTelemetry is not installed: `make tools`, or pip install 'connection-farm[trace]'\n"
+    assert (ran.returncode, ran.stderr) == (2, expected)
 
 
 def test_nothing_of_a_farm_imports_them() -> None:

@@ -9,9 +9,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from support.common import Rig, in_rig
+from support.common import DELIVERY_TIMEOUT_S, Rig, in_rig
 from support.hub_messages import DEVICE, attached
-from support.stores import A
 
 from router.common import messages as m
 from router.core.push_watch import Watched
@@ -19,12 +18,21 @@ from router.core.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, STORED
 from router.core.scope import Origin, Scope
 from router.push_log import PushLog
 
+A = b"a" * 16
+
 
 class Told:
     """What a watch was told, in order."""
 
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []
+        self.begun = 0
+
+    def begins(self, push: Watched) -> None:
+        self.begun += 1
+
+    def undelivered(self, push: Watched) -> None:
+        self.events.append(("undelivered", push.slot, push.version))
 
     def accepted(self, push: Watched) -> None:
         self.events.append(("accepted", push.slot, push.version, push.ttl, push.size, id_of(push)))
@@ -52,6 +60,7 @@ TOLD = Told()
 @pytest.fixture(autouse=True)
 def _nothing_told_yet() -> None:
     TOLD.events.clear()
+    TOLD.begun = 0
 
 
 @pytest.mark.parametrize("wait", [True, False])
@@ -86,12 +95,23 @@ async def test_a_push_without_a_device_or_a_ttl_is_accepted_and_not_delivered(ri
     rig.push(DEVICE, "a", 1)
     rig.push(DEVICE, "b", 2, ttl=0, wait=False)
     await rig.settle()
-    assert sorted(TOLD.events) == [("accepted", "a", 1, 60, 0, ""), ("accepted", "b", 2, 0, 0, "")]
+    assert sorted(TOLD.events) == [
+        *[("accepted", "a", 1, 60, 0, ""), ("accepted", "b", 2, 0, 0, "")],
+        *[("undelivered", "a", 1), ("undelivered", "b", 2)],
+    ]
     worker = await attached(rig)
     rig.push(DEVICE, "c", 3, ttl=0, wait=False)
     (deliver,) = worker.take()
     worker.say(m.Result(deliver.number, m.WRITTEN))
-    assert TOLD.events[2:] == [("accepted", "c", 3, 0, 0, ""), ("delivered", "c", 3, "")]
+    assert TOLD.events[4:] == [("accepted", "c", 3, 0, 0, ""), ("delivered", "c", 3, "")]
+    rig.push(DEVICE, "d", 4, wait=False)
+    (deliver,) = worker.take()
+    rig.clock.pass_by(DELIVERY_TIMEOUT_S + 1)
+    rig.hub.tick(rig.clock.monotonic())
+    await rig.settle()
+    worker.say(m.Result(deliver.number, m.WRITTEN))  # too late
+    assert sorted(TOLD.events[6:]) == [("accepted", "d", 4, 60, 0, ""), ("undelivered", "d", 4)]
+    assert TOLD.begun == 4
 
 
 @in_rig(watch=TOLD, store={"inbox_limit": 1})
@@ -104,7 +124,8 @@ async def test_what_is_refused_is_told_with_its_reason(rig: Rig) -> None:
     failed = rig.push(DEVICE, "a", 3)
     await rig.settle()
     assert (full, failed) == ([REFUSED_FULL], [REFUSED_FAILED])
-    assert TOLD.events[1:] == [
+    assert [event for event in TOLD.events[1:] if event[0] != "undelivered"] == [
+        ("accepted", "a", 1, 60, 0, ""),
         ("refused", "b", 2, "inbox full"),
         ("refused", "a", 3, "store failed or busy"),
     ]

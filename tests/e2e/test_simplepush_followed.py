@@ -1,4 +1,5 @@
-"""`log.pushes`: what the log proves of pushes, by a farm with devices and app servers that are not ours."""
+"""What can be known of a push on its way: lines of `log.pushes` and `log.devices`, and traces, by clients and a
+collector that are not ours."""
 
 from __future__ import annotations
 
@@ -7,17 +8,26 @@ from collections.abc import Iterator
 
 import pytest
 from support.farm_fixture import Farm, Json, curl, running_farm, until
+from support.otlp_collector import Collector, Span, running_collector
 from support.simplepush import Device, push_many, put
 
 
 @pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+def collector() -> Iterator[Collector]:
+    with running_collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Farm]:
     settings = {
         "log.pushes": True,
         "log.devices": 1,
         "router.routers": 1,  # of a push that another one took, the owner of its device does not know the request
         "store.sweep_interval": 0.2,
         "simplepush.timeout_live": 1,
+        "trace.endpoint": collector.url,
+        "trace.share": 0,
     }
     with running_farm(tmp_path_factory.mktemp("farm") / "data", settings, workers=1) as farm:
         yield farm
@@ -70,3 +80,51 @@ def test_the_lines_of_a_batch_are_of_its_request(farm: Farm) -> None:
     assert len(ids) == 1
     answer = curl(farm.url("/realstatus/"))
     assert answer.headers["x-request-id"] not in ids  # one is made for each, and named
+
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+def traced(trace: str, sampled: bool = True) -> list[str]:
+    """As an app server that is traced sends a push."""
+    return ["--header", f"traceparent: 00-{trace}-{PARENT}-0{int(sampled)}", "--header", "X-Request-Id: mine-2"]
+
+
+def test_a_push_is_a_trace_from_its_request_to_the_socket_of_its_device(farm: Farm, collector: Collector) -> None:
+    with Device(farm) as device:
+        device.hello()
+        channel, endpoint = device.register()
+        assert put(endpoint, 6) == 200  # of no trace, and the share is 0
+        assert put(endpoint, 7, *traced("f" * 32, sampled=False)) == 200
+        assert put(endpoint, 8, *traced(TRACE)) == 200
+
+        def whole() -> dict[str, Span] | None:
+            found = collector.spans(TRACE)
+            return found if len(found) == 4 else None
+
+        spans = until(whole, "all spans of the trace")
+    assert collector.spans().keys() == spans.keys()
+    request, push, commit, deliver = (spans[name] for name in ("PUT /update/", "push", "commit", "deliver"))
+    assert (request.parent, push.parent, commit.parent, deliver.parent) == (PARENT, request.id, push.id, push.id)
+    assert request.begun <= push.begun <= commit.ended <= request.ended
+    assert push.begun <= deliver.ended <= push.ended
+    about = request.attributes
+    assert (about["service.name"], about["http.route"], about["http.response.status_code"]) == ("farm", "/update/", 200)
+    assert about["http.request.header.x-request-id"] == ["mine-2"]
+    assert endpoint.rpartition("/")[2] not in str(spans)  # who has it may push
+    about = push.attributes
+    assert (about["farm.device"], about["farm.slot"], about["farm.delivered"]) == (device.uaid, channel, True)
+    assert not any(span.failed for span in spans.values())
+
+
+def test_a_collector_that_fails_harms_no_push(farm: Farm, collector: Collector) -> None:
+    with Device(farm) as device:
+        device.hello()
+        _, endpoint = device.register()
+        before, collector.status = collector.requests, 400
+        assert put(endpoint, 1, *traced("e" * 32)) == 200
+        until(lambda: collector.requests > before, "it was sent to the collector")
+        (line,) = until(lambda: list(farm.events("trace.not_sent")), "the line that says so")
+        assert (line["level"], line["spans"], line["endpoint"]) == ("warning", 4, collector.url)
+        assert put(endpoint, 2, *traced("d" * 32)) == 200
+        collector.status = 200
