@@ -235,12 +235,15 @@ class DeviceOperations:
         self._committer.read_inbox(device, read)
 
     def _close(self, device: bytes, asked: CloseDevice, done: Done) -> None:
-        session = self._attachments.let_go(device, asked.reason)
-        if session is None:
-            done(m.OK, False)
-        else:
-            # Answered when its worker has let it go, so that whoever asks next is not told that it is there.
-            self._inspections.device(session, device, lambda found, complete: done(m.OK, True))
+        def close(status: int) -> None:
+            session = self._attachments.let_go(device, asked.reason)
+            if session is None:
+                done(m.OK, False)
+            else:
+                # Answered when its worker has let it go, so that whoever asks next is not told that it is there.
+                self._inspections.device(session, device, lambda found, complete: done(m.OK, True))
+
+        self._committer.when_durable(close, device)  # one that is just attaching gets its reply first
 
     def _forget(self, device: bytes, asked: ForgetDevice, done: Done) -> None:
         # First its connection is closed, and what it had sent until then is handled: it could write its record anew.

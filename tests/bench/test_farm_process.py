@@ -21,7 +21,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(json.dumps(dict(arguments=sys.argv[1:], cwd=os.getcwd(), env=dict(os.environ))).encode())
+        token = self.headers.get("Authorization")
+        seen = dict(arguments=sys.argv[1:], cwd=os.getcwd(), env=dict(os.environ), token=token)
+        self.wfile.write(json.dumps(seen).encode())
 port = int(sys.argv[sys.argv.index("--admin-port") + 1])
 http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
@@ -59,6 +61,11 @@ def test_a_farm_is_started_and_stopped(tmp_path: Path, monkeypatch: pytest.Monke
             "link.lease=9",
         ]
         assert "FARM_STORE_KIND" not in seen["env"]
+        assert seen["token"] is None
+        place = farm.admin.removeprefix("http://")
+        assert json.loads(get(f"http://:s%2Fecret@{place}", "/")[1])["token"] == "Bearer s/ecret"
+        monkeypatch.setenv("FARM_ADMIN_TOKEN", "of the variable")
+        assert json.loads(get(farm.admin, "/")[1])["token"] == "Bearer of the variable"
         assert farm.supervisor is not None
     assert not Path(seen["cwd"]).exists()
     assert ended(farm.supervisor)

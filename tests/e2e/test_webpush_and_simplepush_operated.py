@@ -253,6 +253,22 @@ def test_who_may_only_read_sees_it_and_does_nothing(farm: Farm) -> None:
     reads.close()
 
 
+def test_without_a_token_there_are_the_probes_alone(farm: Farm) -> None:
+    base = f"http://127.0.0.1:{farm.admin_port}"
+    with httpx.Client(base_url=base, trust_env=False, verify=False, timeout=PATIENCE_S) as client:
+        for probe in "/live", "/ready", "/health":
+            assert client.get(probe, headers={"Host": "evil.example"}).status_code == 200
+        for page in "/", "/status", "/metrics", "/api/v1/session", "/api/v1/devices", "/nothing":
+            assert client.get(page).status_code == 401
+        assert client.get("/status", auth=("anybody", ACT)).json()["status"] == "ok"
+        read = {"Authorization": f"Bearer {READ}"}
+        assert "farm_admin_refused_total" in client.get("/metrics", headers=read).text
+        assert client.get("/metrics", headers=read | {"Host": "evil.example"}).status_code == 421
+        assert client.put("/broadcasts/a", content="1", headers=read).status_code == 403
+        foreign = {"Authorization": f"Bearer {ACT}", "Origin": "https://evil.example"}
+        assert client.put("/broadcasts/a", content="1", headers=foreign).status_code == 403
+
+
 def test_what_is_done_leaves_a_line(farm: Farm, operator: Operator) -> None:
     with Device(farm) as device:
         device.hello()

@@ -217,12 +217,26 @@ async def test_a_device_is_closed_by_its_worker_behind_what_it_is_sent(rig: Rig)
     worker = await attached(rig)
     rig.push(DEVICE, "a", 1)
     answers = ask(rig, CloseDevice("an operator did it"))
+    await rig.settle()
     deliver, let_go, question = worker.take()
     assert (type(deliver), let_go) == (m.Deliver, m.LetGo(DEVICE, "an operator did it"))
     assert answers == []
     worker.say(m.Detach(DEVICE), m.Inspected(question.number, [], False))
     assert answers == [(m.OK, True)]
     assert await asked(rig, CloseDevice("again")) is False
+
+
+@in_rig()
+async def test_a_device_that_is_attaching_is_closed_when_it_has(rig: Rig) -> None:
+    worker = rig.worker()
+    rig.store.hold()
+    worker.say(attach())
+    answers = ask(rig, CloseDevice("closed"))
+    rig.store.release()
+    await rig.settle()
+    reply, let_go, question = worker.take()
+    assert (reply.status, let_go, question.device) == (m.OK, m.LetGo(DEVICE, "closed"), DEVICE)
+    assert answers == []
 
 
 @in_rig()
