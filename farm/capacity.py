@@ -100,16 +100,28 @@ def limits(settings: Settings, workers: int, machine: Machine | None = None) -> 
 def describe(found: Limits) -> list[str]:
     """The limits in a few lines, for the start of the farm."""
     cut = ", cut to it" if found.somaxconn < found.backlog else ""
-    lines = [
+    return [
         f"descriptors: {count(found.descriptors)} a process",
         f"somaxconn: {found.somaxconn:,} (listen.backlog {found.backlog:,}{cut})",
         f"memory: {size(found.memory_bytes)} available",
         f"connections: {count(found.connections)}; {found.workers} workers, first bound: {found.bound}"
         f" (descriptors {count(found.by_descriptors)}, memory {count(found.by_memory)})",
     ]
-    if found.connections == 0:
-        lines.append("no connection is possible: see farm doctor")
-    return lines
+
+
+def no_room(found: Limits) -> str:
+    """Why there is room for no connection at all, and what to do about it; "" if there is room."""
+    if found.connections:
+        return ""
+    remedies = {
+        "descriptors": f"a process may open {count(found.descriptors)} descriptors, and the farm itself needs"
+        f" {found.reserved} of each: raise the limit (ulimit -Hn, or LimitNOFILE= of the unit)",
+        "fs.file-max": f"all processes together may open too few files: raise it (sysctl fs.file-max), to more than"
+        f" {found.processes * found.reserved:,}",
+        "memory": f"{size(found.memory_bytes)} are available, and its {found.processes} processes alone need"
+        f" {size(found.processes * BYTES_PER_PROCESS)}: free some, or have fewer (farm.workers, router.routers)",
+    }
+    return f"no room for any connection, by {found.bound}: {remedies[found.bound]}"
 
 
 def raise_descriptor_limit() -> int:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from router.common.files import FileError, open_own
+from router.common.files import FileError, open_own, what_to_do
 from router.common.options import Settings
 from router.common.settings import Data, TokenOptions
 from router.common.token import KeyFormatError, new_key, parse_keys
@@ -38,7 +38,8 @@ def load_or_make_keys(settings: Settings) -> list[bytes]:
             _make(path)
             return _read(path)
     except OSError as error:
-        raise FileError(f"{path}: cannot be read or made: {(error.strerror or str(error)).lower()}") from None
+        why = f"{(error.strerror or str(error)).lower()}{what_to_do(error)}"
+        raise FileError(f"{path}: cannot be read or made: {why}") from None
 
 
 def _read(path: Path) -> list[bytes]:
@@ -49,7 +50,7 @@ def _read(path: Path) -> list[bytes]:
     except UnicodeDecodeError:
         raise KeyFormatError(f"{path} is not text: {_REMEDY}") from None
     except KeyFormatError as error:
-        raise KeyFormatError(f"{path}: {error}") from None
+        raise KeyFormatError(f"{path}: {error}; {_REMEDY}") from None
     if not keys:
         raise KeyFormatError(f"{path} holds no key: {_REMEDY}")
     return keys

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from farm.control import pid_file
 from router.common import fd_passing
-from router.common.files import FileError, check_place, open_own, take_folder
+from router.common.files import FileError, check_place, open_own, take_folder, what_to_do
 from router.common.link_address import address, peer_socket_name, socket_name
 from router.common.options import Settings
 from router.common.settings import MAX_ROUTERS, Data, RouterOptions
@@ -44,7 +44,8 @@ def held(settings: Settings) -> Iterator[None]:
             os.ftruncate(handle, 0)
             os.pwrite(handle, b"%d\n" % os.getpid(), 0)
         except OSError as error:
-            raise FileError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from None
+            why = f"{(error.strerror or str(error)).lower()}{what_to_do(error)}"
+            raise FileError(f"{path}: cannot be written: {why}") from None
         load_or_make_keys(settings)
         address(folder, routers - 1)
         for place in sockets[: 2 * routers]:

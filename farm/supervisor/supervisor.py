@@ -353,9 +353,12 @@ def run(settings: Settings, read_again: Callable[[], Settings]) -> int:
     logs.setup(log.format, log.level, process="farm")
     workers = settings.get(FarmOptions).count
     capacity.raise_descriptor_limit()
-    for line in capacity.describe(capacity.limits(settings, workers)):
+    limits = capacity.limits(settings, workers)
+    for line in capacity.describe(limits):
         name, _, text = line.partition(": ")
         logs.event("limits", **{name.replace(" ", "_"): text or line})
+    if why := capacity.no_room(limits):
+        raise StartError(why)
     os.umask(PRIVATE)
     priority.take(settings.get(RouterOptions).nice)
     try:

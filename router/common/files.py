@@ -25,6 +25,7 @@ _READ_BY_OTHERS: Final = stat.S_IRGRP | stat.S_IROTH
 _LOOKED_AT: Final = 100
 _TOLD: Final = 8
 _NO_FILE: Final = "is no file; move it away"
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class FileError(MendableError):
@@ -41,7 +42,8 @@ def take_folder(folder: Path) -> None:
             return
         _check_folder(folder)
     except OSError as error:
-        raise FileError(f"data.dir: cannot use {folder}: {_reason(error)}{_elsewhere(error, folder)}") from None
+        why = f"{_reason(error)}{_elsewhere(error, folder)}{what_to_do(error)}"
+        raise FileError(f"data.dir: cannot use {folder}: {why}") from None
 
 
 def open_own(path: Path, flags: int) -> int:
@@ -59,7 +61,7 @@ def open_own(path: Path, flags: int) -> int:
             raise FileError(f"{path}: is a symbolic link; put the file itself in its place") from None
         if error.errno in (errno.EISDIR, errno.ENXIO):
             raise FileError(f"{path}: {_NO_FILE}") from None
-        raise FileError(f"{path}: {_reason(error)}{_foreign_hint(path)}") from None
+        raise FileError(f"{path}: {_reason(error)}{_foreign_hint(path)}{what_to_do(error)}") from None
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
@@ -107,6 +109,11 @@ def read_secret(path: Path, limit: int) -> bytes:
         mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
         raise FileError(f"{path}: other users can read it ({mode}): chmod 600 {path}")
     return data
+
+
+def what_to_do(error: OSError) -> str:
+    """The end of a line about a file that could not be written: the remedy, if the error alone tells it."""
+    return "; free some space there" if error.errno in _FULL else ""
 
 
 def _make(folder: Path) -> bool:

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
-from router.common.files import FileError, open_own, take_folder
+from router.common.files import FileError, open_own, take_folder, what_to_do
 from router.common.numbers import next_epoch
 from router.common.settings import StoreOptions
 from router.store.base import BadBatchError, StoreError
@@ -57,7 +57,7 @@ _PASSING: Final = ("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED")
 
 # By the first matching start of SQLite's name for the error: what to do about it.
 _ADVICE: Final = (
-    ("SQLITE_FULL", "the disk is full; free some space, no restart is needed"),
+    ("SQLITE_FULL", "the disk is full; free some space: a farm that runs goes on without a restart"),
     ("SQLITE_BUSY", "another process keeps the database locked; stop it"),
     ("SQLITE_LOCKED", "another process keeps the database locked; stop it"),
     ("SQLITE_READONLY", "it cannot be written; give this user write access to the file and its folder"),
@@ -84,7 +84,8 @@ def explained(path: Path, error: BaseException) -> StoreError:
     if isinstance(error, FileError):
         return StoreError(f"store {error}")
     if isinstance(error, OSError):
-        return StoreError(f"store {path}: {error.strerror}; check that this user may write the folder and the file")
+        advice = what_to_do(error) or "; check that this user may write the folder and the file"
+        return StoreError(f"store {path}: {(error.strerror or str(error)).lower()}{advice}")
     return StoreError(f"store {path}: there is no memory left")
 
 

@@ -9,34 +9,16 @@ from pathlib import Path
 
 import pytest
 from support.farm_fixture import Farm, curl, environ, new_channel, running_farm, until
-from support.installed import cannot
 from support.simplepush import Device, put
+from support.small_disk import fill, mounted
 
 SIZE = "6m"
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=700", "tmpfs", str(folder)],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    if mounted.returncode:
-        cannot(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    try:
+    with mounted(tmp_path / "disk", SIZE) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(file: Path) -> None:
-    with file.open("wb", buffering=0) as out, pytest.raises(OSError, match="No space left"):
-        while True:
-            out.write(b"x" * 4096)
 
 
 def failing(farm: Farm) -> bool:

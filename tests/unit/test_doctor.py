@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from farm.capacity import count, describe, limits, raise_descriptor_limit, size
+from farm.capacity import count, describe, limits, no_room, raise_descriptor_limit, size
 from farm.doctor import Check, examine
 from farm.machine import UNLIMITED, Machine, nearest_folder
 from farm.settings import OWN_SECTIONS, AdminOptions, WorkerOptions
@@ -318,8 +318,22 @@ def test_limits_in_words(machine: MadeUp, settings: Settings) -> None:
         "memory: 4.0 GiB available",
         "connections: 39,744; 2 workers, first bound: descriptors (descriptors 39,744, memory 895,658)",
     ]
-    machine.descriptors = (10, 10)
-    assert describe(limits(settings, 2, machine))[-1] == "no connection is possible: see farm doctor"
+
+
+def test_a_farm_with_room_for_no_connection_is_told_by_which_limit(machine: MadeUp, settings: Settings) -> None:
+    machine.descriptors = (1024, 129)
+    assert no_room(limits(settings, 2, machine)) == ""
+    machine.descriptors = (1024, 128)
+    assert no_room(limits(settings, 2, machine)) == (
+        "no room for any connection, by descriptors: a process may open 128 descriptors, and the farm itself needs 128"
+        " of each: raise the limit (ulimit -Hn, or LimitNOFILE= of the unit)"
+    )
+    machine.descriptors = (1024, 20_000)
+    machine.set_sysctl("fs.file-max", "512")
+    assert "by fs.file-max" in no_room(limits(settings, 2, machine))
+    assert "more than 512" in no_room(limits(settings, 2, machine))
+    machine.set_sysctl("fs.file-max", "100000")
+    assert "by memory: 4.0 GiB are available" in no_room(limits(settings, 110, machine))
 
 
 def test_numbers_for_people() -> None:
