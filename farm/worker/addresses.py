@@ -19,12 +19,15 @@ class Addresses:
     """The addresses of clients, by descriptor.
 
     accepted: of the peers whose request has not come yet, as accept(2) gives them; or what stands for one.
+    others: the connections of whose clients an address is kept.
     """
 
     def __init__(self, forwarding: Networks) -> None:
         """forwarding: proxies whose headers say where a request comes from."""
         self.accepted: dict[int, Any] = {}
+        self.others: set[int] = set()
         self._forwarding = forwarding
+        self._forwarded_to_us = bool(forwarding)
         self._proxied: dict[int, bytes] = {}  # clients, by the PROXY protocol
         self._forwarded: dict[int, bytes] = {}  # clients, by the headers of the last request
 
@@ -40,32 +43,32 @@ class Addresses:
     def proxied(self, fd: int, address: str) -> None:
         """The PROXY protocol says that this is the client."""
         self._proxied[fd] = ipaddress.ip_address(address).packed
+        self.others.add(fd)
 
     def differs(self, fd: int) -> bool:
         """Whether the client is another than the peer."""
-        return fd in self._proxied or fd in self._forwarded
+        return fd in self.others
 
     def requested(self, fd: int, headers: Mapping[bytes, bytes]) -> str:
         """A request has come with these headers. Returns: the client's address. Raises: ForwardedError."""
         peer = self.accepted.pop(fd, None)
-        if isinstance(peer, tuple) and not self._proxied and not self._forwarding:  # the usual
+        if isinstance(peer, tuple) and not (self._proxied or self._forwarded_to_us):  # the usual
             return client_address(peer)
-        if not self._forwarding:
+        if not self._forwarded_to_us:
             return self.of(fd)
         self._forwarded.pop(fd, None)
         before = self.of(fd)
         address = forwarded_address(before, headers, self._forwarding)
         if address != before:
             self._forwarded[fd] = ipaddress.ip_address(address).packed
+            self.others.add(fd)
         return address
 
     def left(self, fd: int) -> None:
-        """The connection is closed."""
-        self.accepted.pop(fd, None)
-        if self._proxied:
-            self._proxied.pop(fd, None)
-        if self._forwarded:
-            self._forwarded.pop(fd, None)
+        """A connection is closed; it need not be among `others`."""
+        self.others.discard(fd)
+        self._proxied.pop(fd, None)
+        self._forwarded.pop(fd, None)
 
 
 def _peer(fd: int) -> Any:

@@ -75,6 +75,8 @@ class Output:
         self._turns = turns
         self._wheel = wheel
         self._addresses = addresses
+        self._accepted = addresses.accepted
+        self._others = addresses.others
         self._attachments = attachments
         self._subscriptions = subscriptions
         self._grants = grants
@@ -328,7 +330,9 @@ class Output:
             connection.reader = connection.out = None
             del self._connections[fd]
             self._deadlines.pop(connection, None)
-            self._addresses.left(fd)
+            self._accepted.pop(fd, None)
+            if self._others:
+                self._addresses.left(fd)
             self._turns.forget(connection, fd)
             if self._limits is not None:
                 self._limits.left(fd)
