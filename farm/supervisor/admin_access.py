@@ -115,7 +115,7 @@ class AdminAccess:
     def _check_host(self, headers: dict[bytes, bytes], scope: Scope) -> None:
         given = _PORT.sub("", pages.host(headers)).rstrip(".").removeprefix("[").removesuffix("]")
         here = (scope.get("server") or ("",))[0]
-        if is_loopback(given) or given == here.lower():
+        if is_loopback(given) or (given and given == here.lower()):
             return
         settings = self._settings()
         if given in (settings.get(Listen).admin_host.lower(), *settings.get(AdminOptions).hosts):

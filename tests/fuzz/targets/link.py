@@ -160,6 +160,7 @@ _MESSAGES: Final[tuple[m.Message, ...]] = (
     m.Call(18, m.Invoke("talk", "b:c", "b:a")),
     m.Call(19, m.Authorise("talk", m.CONNECT, "GET", "/", [["b:cookie", "b:a"]], "", ["a"])),
     m.Happened("pusher\x003\x00news", "cache_miss", ""),
+    m.Inspected(1, [["b:d", "talk", "192.0.2.1", 0.5, 7]], False),
 )
 _LINES: Final = [
     _json(one)
@@ -177,6 +178,9 @@ _LINES: Final = [
         m.AskStatus(3),
         m.SetBroadcast(4, "webpush", "key", "1"),
         m.SetBroadcast(5, "webpush", "", None),
+        m.Manage(6, "device", {"device": "ab" * 16, "limit": 5}),
+        m.Manage(7, "nothing", {}),
+        m.Leave(),
     )
 ] + ["!raw 9302", "!raw 82", "!raw c1", "!raw 920381a0c0", "!raw " + "91" * 2000 + "c0"]
 
