@@ -11,6 +11,7 @@ from router.common import logs
 from router.common.listener import ListenError, base_url, open_listener
 from router.common.options import Settings
 from router.common.settings import EndpointOptions, Listen
+from router.common.tls_settings import TlsOptions
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
@@ -84,7 +85,7 @@ class Listeners:
             admin_port=self.admin.getsockname()[1],
         )
         if not settings.get(EndpointOptions).url:
-            url = base_url(options.host, settings.get(Listen).router_port)
+            url = base_url(options.host, settings.get(Listen).router_port, settings.get(TlsOptions).for_app_servers)
             if options.host not in _LOOPBACK:
                 logs.warning("endpoint.url_not_set", endpoints=url, hint="set endpoint.url to the public base")
             settings = settings.replace(EndpointOptions, url=url)

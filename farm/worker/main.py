@@ -314,5 +314,6 @@ def run_single(settings: Settings, shard: int) -> int:
     ports = (("listen.device_port", options.device_port), *further_ports(settings))
     listeners = [open_listener(options.host, port, options.backlog, name, reuse_port=True) for name, port in ports]
     if not settings.get(EndpointOptions).url:
-        settings = settings.replace(EndpointOptions, url=base_url(options.host, options.router_port))
+        tls_there = settings.get(TlsOptions).for_app_servers
+        settings = settings.replace(EndpointOptions, url=base_url(options.host, options.router_port, tls_there))
     return run(settings, shard, listeners, None, tls.contexts(settings.get(TlsOptions)))

@@ -32,7 +32,8 @@ def open_listener(host: str, port: int, backlog: int, option: str, reuse_port: b
         ) from None
 
 
-def base_url(host: str, port: int) -> str:
-    """The URL by which a listener's port is reached from this machine, without a path."""
+def base_url(host: str, port: int, tls: bool = False) -> str:
+    """The URL by which a listener's port is reached from this machine, without a path. tls: whether it speaks that."""
     host = "127.0.0.1" if host in _EVERYWHERE else host
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -15,7 +15,8 @@ from farm.transports import HTTP
 from farm.worker.main import matched
 from router.common.listener import ListenError
 from router.common.options import Section, Settings, option
-from router.common.settings import Listen
+from router.common.settings import EndpointOptions, Listen
+from router.common.tls_settings import TlsOptions
 from router.dialects import DialectSpec
 
 OPTIONS = Listen(host="127.0.0.1", device_port=0, router_port=0, admin_port=0)
@@ -47,6 +48,13 @@ def test_each_router_has_a_listener_of_the_router_port(listeners: Listeners) -> 
     (port,) = {listener.getsockname()[1] for (listener,) in listeners.routers}
     assert len(listeners.routers) == 2
     assert listeners.with_ports(settings_with((Listen, {"router_port": 0}))).get(Listen).router_port == port
+
+
+def test_endpoints_are_asked_with_tls_where_the_router_port_speaks_it(listeners: Listeners) -> None:
+    for switch, scheme in (("on", "https"), ("off", "http")):
+        given = settings_with((Listen, {"host": "127.0.0.1"}), (TlsOptions, {"router": switch}))
+        settings = listeners.with_ports(given)
+        assert settings.get(EndpointOptions).url.startswith(f"{scheme}://127.0.0.1:")
 
 
 def test_routers_that_move_accept_from_one_listener_while_one_is_here(free: int) -> None:
