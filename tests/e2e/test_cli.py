@@ -22,8 +22,6 @@ from bench.cli import main as bench
 from farm.cli import cli
 from farm.cli.examples import examples_last
 
-pytestmark = pytest.mark.measured
-
 
 @pytest.fixture
 def farm() -> Iterator[Farm]:

@@ -19,6 +19,8 @@ from support.commands import Commands
 from support.farm_fixture import PATIENCE_S, Farm, environ, running_farm, until
 from support.mirror import Mirror
 
+pytestmark = pytest.mark.measured
+
 DEVICES = 16
 
 

@@ -23,6 +23,8 @@ from support.certificates import Files, write
 from support.farm_fixture import PATIENCE_S, Farm, Raw, curl, environ, started, until
 from support.installed import NPM, find_program, npm_file
 
+pytestmark = pytest.mark.measured
+
 NUMBER: Final = {"name": "3", "key": "278d425bdf160c739803", "secret": "7ad3773142a6692b25b8"}
 DEVICES: Final = 8
 """Enough that both workers have some of them."""

@@ -15,6 +15,8 @@ from support.farm_fixture import PATIENCE_S, Farm, Json, new_channel, running_fa
 from support.simplepush import Device, put
 from support.webpush import UserAgent, post
 
+pytestmark = pytest.mark.measured
+
 ACT, READ = "act-" * 8, "read" * 8
 ELSEWHERE = "127.0.0.9"
 
