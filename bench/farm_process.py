@@ -47,7 +47,7 @@ class Status:
 class Farm:
     """A farm that answers. `supervisor` is its pid if the bench started it; `router`: where app servers reach it, empty
     if that is not known; `store`: the servers of its store that were started for it; `others`: where its other
-    hosts take devices."""
+    hosts take devices; `proxy`: the pid of what was started in front of it."""
 
     address: Address
     host: str
@@ -58,6 +58,7 @@ class Farm:
     router: str = ""
     store: StoreServers | None = None
     others: tuple[Address, ...] = ()
+    proxy: int | None = None
 
     def status(self) -> Status | None:
         """The farm's status, None if there is no admin port to ask."""
@@ -81,6 +82,8 @@ class Farm:
             groups["supervisor"] = [self.supervisor]
         if self.store is not None:
             groups["store"] = self.store.pids
+        if self.proxy is not None:
+            groups["proxy"] = [self.proxy]
         return groups
 
 

@@ -1,6 +1,7 @@
 """`farm bench connect`: its options."""
 
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -16,6 +17,7 @@ from bench.progress import Progress
 from bench.runs import connect as connecting
 from bench.runs import push as pushing
 from bench.runs.app_servers import PushPlan
+from bench.runs.fronts import FARM, HAPROXY, Front, certificate
 from bench.runs.load import Load
 from bench.runs.speaking import Speaking
 
@@ -79,6 +81,12 @@ PUSH_SECONDS: Final = 600.0
     default=0.0,
     help="Those a second, due at even steps; by default flat out.",
 )
+@click.option(
+    "--tls",
+    is_flag=True,
+    help="Once without TLS, once with TLS in the farm, and once with TLS in HAProxy in front of it, each with a fresh "
+    "farm, and how they compare.",
+)
 @channels_option
 @source_option
 @click.option(
@@ -102,6 +110,7 @@ def connect(
     ping: float,
     pushes: int,
     push_rate: float,
+    tls: bool,
     channels: int,
     sources: tuple[str, ...],
     baseline: bool,
@@ -120,10 +129,13 @@ def connect(
     farm bench connect --devices 1000000 --no-baseline --push 100000
     farm bench connect --url ws://10.0.0.9:8080/ --admin http://10.0.0.9:8082 --source 10.0.1.0/28
     farm bench connect --dialect all --devices 15000
+    farm bench connect --tls --devices 8000
     farm bench connect --url ws://127.0.0.1:8080/ --admin http://127.0.0.1:8082
     """
     names = [one for name in dialects for one in (DIALECTS if name == ALL else (name,))]
     channelled = [name for name in names if name not in DIALECTS]
+    if tls and (farm["url"] or len(names) > 1):
+        raise click.UsageError("--tls starts farms of its own, with one --dialect")
     if bare and pushes:
         raise click.UsageError("--push needs devices with channels, and --bare ones have none")
     if bare and names != [REFERENCE.name]:
@@ -148,7 +160,30 @@ def connect(
     )
     plan = PushPlan(seconds=PUSH_SECONDS, rate=push_rate, count=pushes)
 
+    def with_tls(interrupt: Interrupt, progress: Progress, pem: Path) -> dict[str, Any]:
+        def one(front: Front | None) -> dict[str, Any]:
+            what = spoken[0]
+            mine, how = (load, plan) if isinstance(what, Speaking) else pushing.speaking(what, load, plan)
+            return connecting.run(
+                target_of(farm, devices),
+                mine,
+                hold=hold,
+                baseline=False,
+                interrupt=interrupt,
+                progress=progress,
+                plan=how if pushes else None,
+                subscribing=what if isinstance(what, Speaking) else None,
+                front=front,
+            )
+
+        fronts = (None, Front(FARM, pem), Front(HAPROXY, pem))
+        return in_turn(fronts, CONNECT_FIGURES, interrupt, one, True)
+
     def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
+        if tls:
+            with certificate() as pem:
+                return with_tls(interrupt, progress, pem)
+
         def one(what: Dialect | Speaking) -> dict[str, Any]:
             mine, how = (load, plan) if isinstance(what, Speaking) else pushing.speaking(what, load, plan)
             return connecting.run(
@@ -165,7 +200,7 @@ def connect(
         return in_turn(spoken, CONNECT_FIGURES, interrupt, one, len(spoken) > 1 or ALL in dialects)
 
     options: dict[str, Any] = {"devices": devices, "dialect": " ".join(dialects), "mode": " ".join(modes)}
-    options |= {"bare": bare, "rate": rate, "hold": hold, "processes": processes}
+    options |= {"tls": tls, "bare": bare, "rate": rate, "hold": hold, "processes": processes}
     options |= {"ping": ping, "push": pushes, "push_rate": push_rate, "channels": channels, "sources": len(sources)}
     body = perform("connect", options | farm, run)
     good = all(_as_it_should_be(part["connect"], devices, pushes) for part in parts_of(body))

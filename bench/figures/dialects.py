@@ -7,6 +7,8 @@ from bench.load.dialect import Dialect, FanOut
 from bench.load.protocols import DIALECTS, FAN_OUTS, REFERENCE
 from bench.store_servers.choices import CHOICES
 
+FRONTS: Final = {"tls": "TLS in the farm", "haproxy": "TLS in HAProxy in front"}
+"""Where TLS ends, by the name of the run."""
 ALL: Final = "all"
 """One dialect after the other, with the same load."""
 
@@ -25,8 +27,9 @@ def key_of(part: dict[str, Any]) -> str:
 
 def title_of(part: dict[str, Any]) -> str:
     """The same for a reader."""
-    choice = CHOICES.get(part.get("variant", ""))
-    return ", ".join(filter(None, (dialect_of(part).title, part.get("mode"), choice.title if choice else "")))
+    variant = part.get("variant", "")
+    told = CHOICES[variant].title if variant in CHOICES else FRONTS.get(variant)
+    return ", ".join(filter(None, (dialect_of(part).title, part.get("mode"), told)))
 
 
 def parts_of(body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -71,7 +74,7 @@ CONNECT_FIGURES: Final = (
             ("connect", "user_memory", group, "a_connection"),
             "bytes",
         )
-        for group in ("workers", "router")
+        for group in ("workers", "router", "proxy")
     ),
     *(
         Figure(
@@ -80,7 +83,7 @@ CONNECT_FIGURES: Final = (
             ("connect", "usage", "groups", group, "cpu_seconds_a_1000"),
             "CPU",
         )
-        for group in ("router", "workers")
+        for group in ("router", "workers", "proxy")
     ),
 )
 CLUSTER_FIGURES: Final = (

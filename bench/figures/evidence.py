@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bench.errors import BenchError
-from bench.figures.dialects import dialect_of, parts_of
+from bench.figures.dialects import FRONTS, dialect_of, parts_of
 from bench.figures.forwards import cpu_of
 from bench.figures.profiles import FARM_BYTES, WORKER_BYTES, Profile
 from bench.load.protocols import REFERENCE
@@ -156,6 +156,8 @@ def _of_connect(name: str, body: dict[str, Any], profile: Profile, found: Eviden
     parts = [user.get(group, {}).get("a_connection") for group in ("workers", "router")]
     if body["options"]["bare"]:
         found.unused.append(f"{name}: its devices had no hello and no channel (--bare)")
+    elif body.get("variant") in FRONTS:
+        found.unused.append(f"{name}: its devices had TLS")
     elif not devices or kernel is None or None in parts:
         found.unused.append(f"{name}: does not say what a connection takes (no device, no --admin, or a restart)")
     elif not PLAUSIBLE_KERNEL[0] <= kernel <= PLAUSIBLE_KERNEL[1]:

@@ -19,6 +19,7 @@ from bench.load.protocols.base import DONE, SEED_BYTES, Scenario, Step
 from bench.load.reconnect import Backoff, Reconnects
 from bench.load.sockets import Address, Outbox, error_name, open_connection, reset_on_close, source_of
 from bench.load.tally import Seen, SetUps
+from bench.load.tls import TlsClients
 
 READ_BYTES: Final = 4096
 NOT_CONNECTED: Final = -1
@@ -52,6 +53,7 @@ class DeviceSockets:
         self._sources: list[str] = order["sources"]
         self._endpoints_every: int = order["endpoints_every"]
         self._outbox = Outbox(self.epoll)
+        self._tls = TlsClients() if order["tls"] else None
 
         # a device: stage and number by its descriptor, its descriptor by its number; nothing else while it is silent
         self.stages = array("H")
@@ -117,7 +119,10 @@ class DeviceSockets:
         self.descriptors[number] = descriptor
         self.opening[descriptor] = due
         self.epoll.register(descriptor, select.EPOLLIN)
-        self._send(descriptor, self._request(number))
+        if self._tls is None:
+            self._send(descriptor, self._request(number))
+        else:
+            self._send_sealed(descriptor, self._tls.begin(descriptor))
 
     def _request(self, number: int) -> bytes:
         """What a device says first."""
@@ -176,10 +181,27 @@ class DeviceSockets:
         if not data:
             self._drop(descriptor, self.transport.broken_off)
             return
+        if self._tls is not None:
+            data = self._unsealed(descriptor, data, self._tls)
+            if not data:
+                return
         try:
             self._received(descriptor, data)
         except PeerError as error:
             self._drop(descriptor, str(error))
+
+    def _unsealed(self, descriptor: int, data: bytes, tls: TlsClients) -> bytes:
+        """The text of what has come, b"" if there is none (yet)."""
+        try:
+            text, answer, begins = tls.received(descriptor, data)
+        except OSError as error:
+            self._drop(descriptor, f"TLS: {error}")
+            return b""
+        if answer:
+            self._send_sealed(descriptor, answer)
+        if begins:
+            self._send(descriptor, self._request(self.numbers[descriptor]))
+        return text if self.stages[descriptor] != GONE else b""
 
     def _received(self, descriptor: int, data: bytes) -> None:
         stage = self.stages[descriptor]
@@ -246,6 +268,9 @@ class DeviceSockets:
     def _send(self, descriptor: int, data: bytes) -> None:
         if self.stages[descriptor] == GONE:
             return
+        self._send_sealed(descriptor, data if self._tls is None else self._tls.seal(descriptor, data))
+
+    def _send_sealed(self, descriptor: int, data: bytes) -> None:
         try:
             self._outbox.send(descriptor, data)
         except OSError as error:
@@ -261,6 +286,8 @@ class DeviceSockets:
         self.opening.pop(descriptor, None)
         self._unfinished.pop(descriptor, None)
         self._outbox.forget(descriptor)
+        if self._tls is not None:
+            self._tls.forget(descriptor)
         os.close(descriptor)
         self.pings.gone(number, why == CUT)
         if stage == READY:

@@ -17,6 +17,7 @@ from bench.peers.base import Tools, started
 from bench.progress import Progress
 from bench.runs import push as pushing
 from bench.runs.app_servers import PushPlan
+from bench.runs.fronts import Front
 from bench.runs.load import Load
 from bench.runs.load_processes import LoadProcesses
 from bench.runs.speaking import Speaking
@@ -42,9 +43,11 @@ def run(
     progress: Progress,
     plan: PushPlan | None = None,
     subscribing: Speaking | None = None,
+    front: Front | None = None,
 ) -> dict[str, Any]:
     """The whole of a run; returns the fields of its JSON. With a plan, pushes by it once the devices were held.
-    `subscribing`: all devices subscribe to one channel, and this says how.
+    `subscribing`: all devices subscribe to one channel, and this says how. `front`: devices connect with TLS,
+    which this ends.
 
     Raises:
       BenchError: the farm, or a load process, is not there, or no connection can come from one of the sources.
@@ -54,6 +57,10 @@ def run(
         result = {**subscribing.fields}
     if plan is not None:
         load = replace(load, payload=plan.payload)
+    if front is not None:
+        result["variant"] = front.where
+        load = replace(load, tls=True)
+        target = replace(target, settings=(*target.settings, *front.settings))
     memory = machine_memory.read()  # before any process of the run: their base memory is part of what devices cost
     with ExitStack() as stack:
         progress.step("starting a farm" if not target.url else "asking the farm")
@@ -63,6 +70,8 @@ def run(
                 target = replace(target, settings=(*settings, *target.settings))
             load, _ = subscribing.subscribers(replace(load, shared=1))
         farm = target.open(stack, interrupt, load.protocol if subscribing is None else subscribing.fan_out.name)
+        if front is not None:
+            farm = stack.enter_context(front.before(farm, load.devices, target.workers, interrupt))
         try:
             check_sources(load.sources, farm.address)
         except OSError as error:
@@ -95,6 +104,7 @@ def _measure(
         sources=load.sources,
         shared=load.shared,
         ways=load.ways,
+        tls=load.tls,
     )
     warm_up = VirtualUsers.of(processes, few, farm)
     warm_up.bring_up(progress, "warming up")
@@ -104,7 +114,7 @@ def _measure(
 
     users = VirtualUsers.of(processes, load, farm)
     before = farm.status()
-    memory_before = _memory(before)
+    memory_before = _memory(farm, before)
     machine_before = machine_memory.read()
     meter = Meter(farm.groups(before) | {"load devices": [child.pid for child in users.children]})
     setup = users.bring_up(progress, "setting up devices")
@@ -112,7 +122,7 @@ def _measure(
     users.hold(hold, progress)
     machine_after = machine_memory.read()
     after = farm.status()
-    memory_after = _memory(after)
+    memory_after = _memory(farm, after)
     held = users.collect()
     pushed = None
     if plan is not None and setup.endpoints and not processes.interrupt.requested:
@@ -175,10 +185,12 @@ def _wait_until(condition: Callable[[], bool], seconds: float = WARM_UP_SECONDS)
         time.sleep(0.05)
 
 
-def _memory(status: Status | None) -> dict[str, dict[int, int]]:
+def _memory(farm: Farm, status: Status | None) -> dict[str, dict[int, int]]:
     if status is None:
         return {}
     groups = {"router": status.routers, "workers": list(status.workers.values())}
+    if farm.proxy is not None:
+        groups["proxy"] = [farm.proxy]
     return {
         name: {pid: size for pid in pids if (size := procfs.private_memory(pid)) is not None}
         for name, pids in groups.items()

@@ -31,7 +31,7 @@ class Load:
     of a device; 0: none. `payload`: bytes of data in every push that devices check; 0: they don't look. `backoff`:
     devices that lose their connection come back; None: they don't. `sources`: addresses that they connect from in turn,
     see `bench.load.sockets`. `ways`: of the load processes, in turn, in the place of `arguments`; there are as many
-    processes at least."""
+    processes at least. `tls`: devices connect with TLS."""
 
     devices: int
     bare: bool = False
@@ -49,6 +49,7 @@ class Load:
     sources: tuple[str, ...] = ()
     shared: int = 0
     ways: tuple[Way, ...] = ()
+    tls: bool = False
 
 
 def most_a_process() -> int:

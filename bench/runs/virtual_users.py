@@ -81,6 +81,7 @@ class VirtualUsers:
             "payload": load.payload,
             "backoff": asdict(load.backoff) if load.backoff else None,
             "sources": load.sources,
+            "tls": load.tls,
         }
         count = processes_for(load)
         share, rest = divmod(load.devices, count)

@@ -77,6 +77,8 @@ def _main(body: dict[str, Any], ours: dict[str, Any], base: dict[str, Any] | Non
     other = base["user_memory_a_connection"] if base else None
     row("user memory a connection, workers", kib(worker), kib(other))
     row("user memory a connection, router", kib(memory.get("router", {}).get("a_connection")))
+    if "proxy" in memory:
+        row("user memory a connection, HAProxy", kib(memory["proxy"]["a_connection"]))
     row("kernel memory a connection, one end", kib(ours["kernel_memory"]["a_connection_one_end"]))
     if worker and other and worker > 0:
         row("memory of the baseline over ours", f"{other / worker:.0f} times")
