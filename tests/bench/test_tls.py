@@ -24,7 +24,7 @@ def test_devices_shake_hands_and_speak() -> None:
         came, goes = ssl.MemoryBIO(), ssl.MemoryBIO()
         ends[descriptor] = came, goes, context.wrap_bio(came, goes, server_side=True)
         came.write(clients.begin(descriptor))
-    for came, goes, tls in ends.values():
+    for _, goes, tls in ends.values():
         with pytest.raises(ssl.SSLWantReadError):
             tls.do_handshake()
         assert goes.pending
