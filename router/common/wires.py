@@ -136,6 +136,9 @@ class TlsWire:
             raise BlockingIOError from None
         except ssl.SSLError as error:
             self._fail(fd, error)
+        except BaseException:
+            self._empty()
+            raise
         self.handshakes += 1
         self.resumed += bool(tls.session_reused)
         text = self._behind(fd, tls) if self._in.pending else b""
@@ -151,15 +154,21 @@ class TlsWire:
             raise HandshakeFailed(error.strerror or str(error)) from None
 
     def _fail(self, fd: int, error: ssl.SSLError) -> NoReturn:
-        self._in.read()
-        alert = self._out.read()
+        alert = self._empty()
         why = (error.reason or str(error)).lower().replace("_", " ")
         del self._open[fd]
+        self._unsent.pop(fd, None)
         plain_http = error.reason in _PLAIN_HTTP
         if not plain_http:
             with contextlib.suppress(OSError):
                 os.write(fd, alert)
         raise HandshakeFailed(why, plain_http)
+
+    def _empty(self) -> bytes:
+        """Whatever has happened, nothing of one connection stays in the buffers for the next. Returns: what was to be
+        sent."""
+        self._in.read()
+        return self._out.read()
 
     def _send_or_fail(self, fd: int) -> None:
         try:
@@ -224,8 +233,8 @@ class TlsWire:
             part = data if not done and size <= _RECORD_BYTES else bytes(data[done : done + _RECORD_BYTES])
             try:
                 tls.write(part)
-            except ssl.SSLError:
-                self._out.read()
+            except BaseException:
+                self._empty()
                 raise
             if not self._give(fd, self._out.read(), len(part)):
                 if not done:

@@ -371,6 +371,27 @@ def test_a_client_that_is_too_old_is_told_so(wire: TlsWire, files: Files, ends: 
         client.turn()
 
 
+def test_what_a_failed_handshake_had_to_send_goes_with_it(wire: TlsWire, files: Files) -> None:
+    """Its descriptor is the next connection's, which gets nothing of it."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    fd = ours.detach()
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(fd, bytes(100))
+    wire.begin(fd)
+    theirs.sendall(TlsClient(theirs, trusting(files.certificate)).hello())
+    with pytest.raises(BlockingIOError):
+        wire.handshake(fd)
+    assert wire.holds(fd)
+    theirs.sendall(bytes(64))
+    with pytest.raises(HandshakeFailed):
+        wire.handshake(fd)
+    assert not wire.holds(fd)
+    wire.close(fd)
+    theirs.close()
+
+
 def test_a_handshake_a_byte_at_a_time(wire: TlsWire, files: Files, ends: tuple[int, socket.socket]) -> None:
     fd, theirs = ends
     wire.begin(fd)
