@@ -14,10 +14,11 @@ from typing import Final
 
 from farm.worker.clock import Clock
 from router.common.metrics import WorkerCounters
-from router.common.poller import BROKEN, NOTHING, READ, WRITE, Poller
+from router.common.poller import BROKEN, NOTHING, READ, WRITE, Poller, half_close
 from router.common.wires import Wire
 
 _READ_BYTES: Final = 16_384
+_NEVER: Final = float("inf")
 _UNWATCHED: Final = -1
 """Stands for the mask of a descriptor that is not in epoll any more: an end that is gone would be reported always."""
 
@@ -42,7 +43,7 @@ class _Relay:
         self.client = client
         self.router = router
         self.asked = True  # what came last came from the client
-        self.deadline = float("inf")
+        self.deadline = _NEVER
 
 
 class Relays:
@@ -51,7 +52,8 @@ class Relays:
     def __init__(
         self, poller: Poller, wire: Wire, most: int, clock: Clock, close_timeout: float, counters: WorkerCounters
     ) -> None:
-        """most: relays at once. close_timeout: for how long one lasts, in seconds, once the router has ended it."""
+        """most: relays at once. close_timeout: for how long one lasts, in seconds, once the router has ended
+        it and the client takes no more of what is left."""
         self._poller = poller
         self._wire = wire
         self._most = most
@@ -116,11 +118,14 @@ class Relays:
     def _go_on(self, relay: _Relay) -> None:
         """Write what waits, pass ends on, and say what is to be watched."""
         client, router = relay.client, relay.router
+        waited = len(client.out)
         try:
             self._write(client, True)
         except OSError:
             self._close(relay)
             return
+        if router.ended and (len(client.out) < waited or relay.deadline == _NEVER):
+            relay.deadline = self._clock.now + self._close_timeout  # a client that reads has longer
         try:
             if not (client.shut or router.shut):
                 self._write(router, False)
@@ -130,12 +135,10 @@ class Relays:
             router.out.clear()
         if router.ended and not client.out and not client.shut:
             client.shut = True
-            relay.deadline = self._clock.now + self._close_timeout
             self._wire.shut(client.fd)
         if client.ended and not router.out and not router.shut:
             router.shut = True
-            with socket.socket(fileno=os.dup(router.fd)) as shell, contextlib.suppress(OSError):
-                shell.shutdown(socket.SHUT_WR)
+            half_close(router.fd)
         if client.ended and router.ended and not client.out:
             self._close(relay)
             return

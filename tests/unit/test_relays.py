@@ -16,13 +16,17 @@ from support.certificates import Files, write
 from support.fd_passing import DEVICE, GET, HEAD, PATIENCE_S, Rig
 from support.tls_client import TlsClient, trusting
 
+from farm.worker.clock import Clock
 from farm.worker.edge import Edge
+from farm.worker.relays import Relays
 from router.common.client_address import Networks
 from router.common.fd_passing import packed, unpacked
+from router.common.metrics import WorkerCounters
 from router.common.openings import Openings
+from router.common.poller import READ, Poller
 from router.common.tls import Contexts
 from router.common.tls_settings import TlsOptions
-from router.common.wires import TlsWire
+from router.common.wires import PLAIN, TlsWire
 
 SOURCE = b"GET /apps/source HTTP/1.1\r\nHost: push\r\n\r\n"
 PROXIED = b"PROXY TCP4 198.51.100.7 10.0.0.1 4711 443\r\n"
@@ -174,6 +178,47 @@ def test_the_router_ends_and_the_answer_still_arrives(rig: TlsRig) -> None:
     assert rig.relays == 0
     client.end.close()
     rig.turn()
+
+
+@pytest.mark.parametrize("takes_a_part", [False, True])
+def test_a_client_that_does_not_take_what_the_router_has_left(takes_a_part: bool) -> None:
+    """It keeps its place for a limited time, which begins anew with each part that it takes."""
+    poller, clock = Poller(), Clock(lambda: 0.0)
+    relays = Relays(poller, PLAIN, 1, clock, 5.0, WorkerCounters())
+    ours, client = socket.socketpair()
+    router_end, router = socket.socketpair()
+    for end in (ours, client, router_end, router):
+        end.setblocking(False)
+    poller.register(ours.fileno(), READ)
+    relays.begin(ours.detach(), READ, router_end, b"")
+
+    def turn() -> None:
+        while found := poller.ready_now():
+            for fd, events in found:
+                relays.ready(fd, events)
+
+    for _ in range(100):  # until nothing takes any more
+        with suppress(BlockingIOError):
+            router.send(bytes(65_536))
+        turn()
+    router.close()
+    turn()
+    clock.now += 4.0
+    relays.tick()
+    assert len(relays) == 1
+    if takes_a_part:
+        with suppress(BlockingIOError):
+            while client.recv(65_536):
+                pass
+        turn()
+        clock.now += 4.0
+        relays.tick()
+        assert len(relays) == 1
+    clock.now += 5.0
+    relays.tick()
+    assert len(relays) == 0
+    client.close()
+    poller.close()
 
 
 def test_the_router_dies(rig: TlsRig) -> None:
