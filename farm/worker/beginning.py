@@ -65,6 +65,9 @@ class Beginning:
             self._inbound.handshake(connection, opening.data)
 
     def _failed(self, connection: Connection, failed: OpeningFailed) -> None:
+        if failed.silent:
+            self._output.drop(connection)
+            return
         address = self._addresses.of(connection.fd)
         if failed.step == PROXY:
             self._counters.proxy_refused += 1

@@ -20,13 +20,15 @@ TLS: Final = "tls"
 class OpeningFailed(Exception):
     """The connection is to be closed. Its text is for the log.
 
-    step: PROXY or TLS. plain_http: the peer has sent plain HTTP where TLS is spoken, and may be answered so.
+    step: PROXY or TLS. plain_http: the peer has sent plain HTTP where TLS is spoken, and may be answered so. silent: it
+    has left without a byte, as a balancer does that only looks whether the port is open: that is no failure.
     """
 
-    def __init__(self, step: str, why: str, plain_http: bool = False) -> None:
+    def __init__(self, step: str, why: str, plain_http: bool = False, silent: bool = False) -> None:
         super().__init__(why)
         self.step = step
         self.plain_http = plain_http
+        self.silent = silent
 
 
 class Opening(NamedTuple):
@@ -45,6 +47,8 @@ class _Step(NamedTuple):
     """Of the PROXY protocol: the part that has come; None: none is due, or not any more."""
     tls: bool
     address: str | None
+    begun: bool = False
+    """Whether anything has come of what is awaited."""
 
 
 class Openings:
@@ -97,6 +101,7 @@ class Openings:
                 return None
             if step.tls:
                 self._begin_tls(fd)
+                return None  # if more is there already, that is reported
         if not step.tls:
             del self._steps[fd]
             return Opening(b"", step.address)
@@ -107,9 +112,11 @@ class Openings:
         try:
             data = self._wire.handshake(fd)
         except BlockingIOError:
+            if not step.begun:
+                self._steps[fd] = step._replace(begun=True)
             return None
         except HandshakeFailed as error:
-            raise OpeningFailed(TLS, str(error), error.plain_http) from None
+            raise OpeningFailed(TLS, str(error), error.plain_http, error.ended and not step.begun) from None
         del self._steps[fd]
         return Opening(data, step.address)
 
@@ -124,17 +131,17 @@ class Openings:
         try:
             data = shell.recv(MAX_BYTES, socket.MSG_PEEK)
             if not data:
-                raise OpeningFailed(PROXY, "it has ended before its PROXY header")
+                raise OpeningFailed(PROXY, "it has ended before its PROXY header", silent=not step.begun)
             header = parse_proxy_header(step.header + data)
             if header is None:
                 shell.recv(len(data))
-                return step._replace(header=step.header + data)
+                return step._replace(header=step.header + data, begun=True)
             shell.recv(header.size - len(step.header))
-            return step._replace(header=None, address=header.address)
+            return step._replace(header=None, address=header.address, begun=False)
         except BlockingIOError:
             return step
         except OSError as error:
-            raise OpeningFailed(PROXY, error.strerror or str(error)) from None
+            raise OpeningFailed(PROXY, error.strerror or str(error), silent=not step.begun) from None
         except ProxyError as error:
             raise OpeningFailed(PROXY, str(error)) from None
         finally:

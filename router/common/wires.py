@@ -73,12 +73,13 @@ PLAIN: Final = PlainWire()
 class HandshakeFailed(ConnectionError):
     """A TLS handshake has failed, and the peer was told why. Its text is for the log. The connection is plain now.
 
-    plain_http: the peer has sent a plain HTTP request instead, and may be answered so.
+    plain_http: the peer has sent a plain HTTP request instead, and may be answered so. ended: it has left.
     """
 
-    def __init__(self, why: str, plain_http: bool = False) -> None:
+    def __init__(self, why: str, plain_http: bool = False, ended: bool = False) -> None:
         super().__init__(why)
         self.plain_http = plain_http
+        self.ended = ended
 
 
 class TlsWire:
@@ -125,9 +126,9 @@ class TlsWire:
         except BlockingIOError:
             raise
         except OSError as error:
-            raise HandshakeFailed(error.strerror or str(error)) from None
+            raise HandshakeFailed(error.strerror or str(error), ended=True) from None
         if not data:
-            raise HandshakeFailed("the peer has left")
+            raise HandshakeFailed("the peer has left", ended=True)
         self._in.write(data)
         try:
             tls.do_handshake()
@@ -285,9 +286,15 @@ class TlsWire:
         return half_close(fd)
 
     def close(self, fd: int) -> None:
-        """As `Wire` has it."""
-        if self._open.pop(fd, None) is not None:
-            self._unsent.pop(fd, None)
+        """As `Wire` has it. Our close_notify goes out before, if the peer can have it."""
+        tls = self._open.pop(fd, None)
+        if tls is not None and self._unsent.pop(fd, None) is None:
+            with contextlib.suppress(OSError):
+                try:
+                    tls.unwrap()
+                finally:
+                    if sealed := self._out.read():
+                        os.write(fd, sealed)
         os.close(fd)
 
 

@@ -144,6 +144,9 @@ class Arrivals:
 
     def _failed(self, fd: int, error: OpeningFailed) -> tuple[Client, bytes] | None:
         address = self._all.arriving[fd].address
+        if error.silent:
+            self.leave(fd)
+            return None
         if error.step == PROXY:
             self._counters.http_proxy_refused += 1
             logs.limited("http.proxy_refused", peer=address, why=str(error), hint="listen.proxy_from names this proxy")

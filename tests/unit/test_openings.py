@@ -77,7 +77,7 @@ def test_a_header_is_read_and_nothing_behind_it(
     assert os.read(fd, 100) == b"GET /"
 
 
-@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n", b"PROXY TCP4 nonsense\r\n", b"\r\n\r\nx", b""])
+@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n", b"PROXY TCP4 nonsense\r\n", b"\r\n\r\nx", b"PROXY", b""])
 def test_a_proxy_without_its_header(ends: tuple[int, socket.socket], sent: bytes) -> None:
     fd, theirs = ends
     openings = Openings(PROXIES, None, 1)
@@ -87,7 +87,24 @@ def test_a_proxy_without_its_header(ends: tuple[int, socket.socket], sent: bytes
     with pytest.raises(OpeningFailed) as failed:
         for _ in range(2):
             openings.go_on(fd)
-    assert failed.value.step == PROXY
+    assert (failed.value.step, failed.value.silent) == (PROXY, not sent)
+
+
+@pytest.mark.parametrize("header", [b"", LOCAL])
+@pytest.mark.parametrize("hello", [b"", b"\x16\x03\x01"])
+def test_who_only_looks_whether_the_port_is_open(
+    wire: TlsWire, ends: tuple[int, socket.socket], header: bytes, hello: bytes
+) -> None:
+    fd, theirs = ends
+    openings = Openings(PROXIES, wire, 9)
+    openings.begin(fd, PROXY_PEER if header else OTHER_PEER, True)
+    theirs.sendall(header + hello)
+    if header or hello:
+        assert openings.go_on(fd) is None
+    theirs.close()
+    with pytest.raises(OpeningFailed) as failed:
+        openings.go_on(fd)
+    assert (failed.value.step, failed.value.silent) == (TLS, not hello)
 
 
 def test_a_header_and_then_tls(wire: TlsWire, files: Files, ends: tuple[int, socket.socket]) -> None:
@@ -96,8 +113,9 @@ def test_a_header_and_then_tls(wire: TlsWire, files: Files, ends: tuple[int, soc
     openings.begin(fd, PROXY_PEER, True)
     client = TlsClient(theirs, trusting(files.certificate))
     theirs.sendall(V2 + client.hello())
-    assert openings.go_on(fd) is None
-    openings.begin_turn()
+    for _ in range(2):
+        assert openings.go_on(fd) is None
+        openings.begin_turn()
     client.turn()
     assert openings.go_on(fd) == Opening(b"", "203.0.113.9")
     client.send(b"text")

@@ -225,6 +225,20 @@ def test_who_leaves_amid_the_handshake_leaves_nothing(world: World) -> None:
     assert world.shard.counters.handshakes_failed == 1
 
 
+def test_who_ends_tls_is_answered_so(world: World) -> None:
+    client = world.talker()
+    client.close_notify()
+    world.until(lambda: client.read() is None)
+    assert world.empty
+
+
+def test_who_only_looks_whether_the_port_is_open_is_no_failure(world: World) -> None:
+    world.shard.connect().close()
+    world.until(lambda: world.shard.counters.disconnects == 1)
+    assert world.empty
+    assert world.shard.counters.handshakes_failed == 0
+
+
 def test_who_is_cut_off_leaves_nothing(world: World) -> None:
     client = world.talker()
     client.end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
