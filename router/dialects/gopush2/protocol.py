@@ -98,7 +98,7 @@ class Gopush2Options(Section):
     list_keys: bool = option(
         False,
         "routers know the keys that devices are connected with: operators can list them and their devices' numbers. It "
-        "costs about 0.7 KiB a key. With max_subscriber_per_key they are listed in any case",
+        "costs about 0.5 KiB a key. With max_subscriber_per_key they are listed in any case",
     )
     max_message_bytes: int = option(65_536, "one message, as JSON text", unit="bytes", ge=2, le=4_194_304)
     max_key_bytes: int = option(512, "a key", unit="bytes", ge=1, le=m.MAX_LABEL - 64)
