@@ -182,6 +182,7 @@ def connect(
     def run(interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
         if tls:
             with certificate() as pem:
+                Front(HAPROXY, pem).check()
                 return with_tls(interrupt, progress, pem)
 
         def one(what: Dialect | Speaking) -> dict[str, Any]:

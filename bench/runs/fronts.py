@@ -51,6 +51,11 @@ class Front:
             return ("listen.proxy_from=127.0.0.1",)
         return (f"tls.certificate={self.pem}", f"tls.key={self.pem}", "tls.router=off")
 
+    def check(self) -> None:
+        """Raises: BenchError: there is no HAProxy, and it is needed."""
+        if self.where == HAPROXY:
+            _haproxy()
+
     @contextmanager
     def before(self, farm: Farm, devices: int, threads: int, interrupt: Interrupt) -> Iterator[Farm]:
         """The farm as devices reach it.
@@ -61,10 +66,7 @@ class Front:
         if self.where == FARM:
             yield farm
             return
-        try:
-            haproxy = program("haproxy")
-        except NotInstalledError as error:
-            raise BenchError(f"{error}: apt-get install haproxy") from None
+        haproxy = _haproxy()
         (port,) = free_ports(1)
         file = self.pem.with_name("haproxy.cfg")
         file.write_text(
@@ -85,6 +87,14 @@ class Front:
             yield replace(farm, address=farm.address._replace(port=port), proxy=process.pid)
         finally:
             stop_group(process)
+
+
+def _haproxy() -> str:
+    """Its path. Raises: BenchError."""
+    try:
+        return program("haproxy")
+    except NotInstalledError as error:
+        raise BenchError(f"{error}: apt-get install haproxy") from None
 
 
 @contextmanager

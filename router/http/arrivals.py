@@ -187,7 +187,10 @@ class Arrivals:
         for fd, arriving in list(self._all.arriving.items()):
             if self._all.now - arriving.since <= longest:
                 return  # nor have those behind it been here for longer
-            self._counters.http_bad_requests += 1
+            if self._tls:
+                self._counters.http_handshakes_failed += 1
+            else:
+                self._counters.http_proxy_refused += 1
             self.leave(fd)
 
     def close(self) -> None:
@@ -206,14 +209,14 @@ class Arrivals:
 
     def _evict(self) -> bool:
         """Close a connection to make room for another. Returns: whether there was one."""
-        client = self._all.to_evict()
-        if client is None:
-            fd = self._all.slow_arrival()
-            if fd is None:
-                return False
+        fd = self._all.slow_arrival()
+        if fd is not None:  # before any that has sent something
             self._counters.http_evicted += 1
             self.leave(fd)
             return True
+        client = self._all.to_evict()
+        if client is None:
+            return False
         if not client.lingering:
             self._counters.http_evicted += 1
             if not client.idle:

@@ -107,9 +107,12 @@ class Clients:
         return arriving
 
     def slow_arrival(self) -> int | None:
-        """The descriptor of one whose opening has taken long enough to make room for another."""
+        """The descriptor of one whose opening has taken long enough to make room for another: it must have some."""
         for fd, arriving in self.arriving.items():
-            return fd if self.now - arriving.since > _SLOW_S else None
+            if self.now - arriving.since <= _SLOW_S:
+                break
+            if not arriving.refused:
+                return fd
         return None
 
     def remove(self, client: Client) -> bool:
@@ -128,7 +131,12 @@ class Clients:
     @property
     def full(self) -> bool:
         """Whether another would be refused."""
-        return not (self.has_room or self.answered_all or any(client.idle for client in self.by_fd.values()))
+        return not (
+            self.has_room
+            or self.answered_all
+            or self.slow_arrival() is not None
+            or any(client.idle for client in self.by_fd.values())
+        )
 
     def begin_turn(self, now: float) -> None:
         """Those that are idle may be looked for once more."""

@@ -133,3 +133,18 @@ def test_a_connection_of_a_worker_comes_from_where_the_worker_says() -> None:
             rig.turn()
             assert whence(ours.recv(9999)) == CLIENT
             assert whence(rig.ask(ours, WHENCE % b"X-Forwarded-For: 192.0.2.5\r\n")) == "192.0.2.5"
+
+
+def test_however_many_are_silent_no_more_than_the_limit_are_open() -> None:
+    with running({"max_connections": 3, "max_refusals": 2}, proxy_from=("127.0.0.1",)) as rig:
+        for _ in range(4):
+            for _ in range(6):
+                rig.client()
+            assert rig.counters.http_connections <= 5
+            rig.clock.pass_by(2)
+            rig.turn()
+            assert not rig.port.full  # the old ones would make room
+            rig.port.tick()
+            rig.settle()
+        assert rig.counters.http_evicted > 3
+        assert rig.counters.http_connections <= 5
