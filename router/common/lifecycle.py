@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -69,6 +70,7 @@ def run(make: Callable[[Context], Process], settings: Settings, line: int | None
     os.umask(PRIVATE)
     log = settings.get(Log)
     logs.setup(log.format, log.level, process=name, **fields)
+    sys.unraisablehook = _not_raised
     prefer_batches()
     context: Context = zmq.Context()
     try:
@@ -91,6 +93,13 @@ def run(make: Callable[[Context], Process], settings: Settings, line: int | None
     finally:
         context.destroy(linger=0)
     return 0
+
+
+def _not_raised(ignored: sys.UnraisableHookArgs) -> None:
+    """An error where Python has nobody to tell of it. Clients can bring that about, by a server name (SNI) that is not
+    ASCII, for one: so it is no trace on stderr each time, as by default."""
+    kind = ignored.exc_type.__name__
+    logs.limited("process.error_not_raised", per=kind, exc=ignored.exc_value, where=ignored.err_msg or "")
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -109,6 +109,8 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "peer.versions_differ": "Two routers speak no common version of their link; the line says which they speak.",
     "process.died": "A worker or a router ended; another is started in `restart_in` s.",
     "process.does_not_serve": "A process has not served within farm.start_timeout: it is killed and started again.",
+    "process.error_not_raised": "An error came up where nothing can handle it, such as a TLS client whose server name "
+    "is no ASCII; the trace follows, and the process goes on.",
     "process.hangs": "A process has given no sign of life for farm.hang_timeout: it is killed and started again.",
     "process.killed": "A process did not end in time after SIGTERM.",
     "process.not_started": "A process could not be started; it is tried again.",

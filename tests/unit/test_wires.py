@@ -16,6 +16,7 @@ import pytest
 from support.certificates import Files, write
 from support.tls_client import TlsClient, trusting
 
+from router.common import lifecycle
 from router.common.tls import Contexts
 from router.common.tls_settings import TlsOptions
 from router.common.wires import PLAIN, HandshakeFailed, TlsWire
@@ -390,6 +391,25 @@ def test_what_a_failed_handshake_had_to_send_goes_with_it(wire: TlsWire, files: 
     assert not wire.holds(fd)
     wire.close(fd)
     theirs.close()
+
+
+def test_a_server_name_that_is_not_ascii(
+    wire: TlsWire, files: Files, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Python has nobody to tell of it: it is a line of the log once in a while, and no trace for each client."""
+    monkeypatch.setattr(sys, "unraisablehook", lifecycle._not_raised)
+    for _ in range(3):
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        fd = ours.detach()
+        wire.begin(fd)
+        client = TlsClient(theirs, trusting(files.certificate))
+        theirs.sendall(client.hello().replace(b"localhost", b"l\xf6calhost"))
+        with pytest.raises(HandshakeFailed):
+            wire.handshake(fd)
+        wire.close(fd)
+        theirs.close()
+    assert caplog.messages == ["process.error_not_raised"]
 
 
 def test_a_handshake_a_byte_at_a_time(wire: TlsWire, files: Files, ends: tuple[int, socket.socket]) -> None:
