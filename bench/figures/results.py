@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.errors import BenchError
+from bench.figures.busy import busy
 from bench.figures.interpreters import python_of, warning_of
 from bench.figures.json_text import laid_out, rounded
 from bench.figures.tables import Chart, Table
@@ -44,7 +45,8 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A document as it is drawn. `warning`: what makes its figures worse than they could be; empty if nothing does."""
+    """A document as it is drawn. `warning`: what makes its figures worse than they could be; empty if nothing does.
+    `busy`: the same of the machine, which did something else meanwhile."""
 
     title: str
     headline: str
@@ -52,6 +54,12 @@ class Shown:
     charts: list[Chart]
     foot: str
     warning: str = ""
+    busy: str = ""
+
+    @property
+    def warnings(self) -> list[str]:
+        """Both, as far as they are there."""
+        return [text for text in (self.busy, self.warning) if text]
 
 
 def document(command: str, options: dict[str, Any], result: dict[str, Any], interrupted: bool) -> Document:
@@ -122,7 +130,7 @@ def shown(body: Document) -> Shown:
         drawn = tables(body)
         headline = view.headline(body) if hasattr(view, "headline") else first_figures(drawn)
         foot += _commit_of(body)
-        found = Shown(f"farm bench {command}", headline, drawn, charts(body), foot, warning_of(body))
+        found = Shown(f"farm bench {command}", headline, drawn, charts(body), foot, warning_of(body), busy(body))
     except KeyError as error:
         raise BenchError(f"a result of {command!r} without the field {error.args[0]!r}") from None
     except (TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:

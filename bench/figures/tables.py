@@ -40,7 +40,8 @@ class Series:
 
 @dataclass(slots=True)
 class Chart:
-    """A picture. `note` is what a reader must know to believe it, in one line below."""
+    """A picture. `note` is what a reader must know to believe it, in one line below. `ours`: the groups of bars that
+    are a farm's, among those of others; none where all are."""
 
     title: str
     kind: Literal["line", "bar"]
@@ -49,6 +50,7 @@ class Chart:
     series: list[Series] = field(default_factory=list)
     log_y: bool = False
     note: str = ""
+    ours: tuple[str, ...] = ()
 
 
 def number(value: float | None) -> str:

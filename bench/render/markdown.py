@@ -14,8 +14,8 @@ _SPECIAL: Final = re.compile(r"([\\`*_\[\]<>|~#])")
 def page(body: Document, found: Shown, pictures: list[tuple[Chart, str]]) -> str:
     """The whole file. `pictures`: each chart with the address of its picture."""
     lines = [f"# {escaped(found.title)}", "", f"{escaped(body['when'])}; {escaped(found.foot)}.", ""]
-    if found.warning:
-        lines += [f"**{escaped(found.warning)}.**", ""]
+    for warning in found.warnings:
+        lines += [f"**{escaped(warning)}.**", ""]
     if body["interrupted"]:
         lines += ["**Interrupted: these are the figures until then.**", ""]
     for table in found.tables:

@@ -32,6 +32,16 @@ NOTE_COLUMNS: Final = 120
 LEGEND_COLUMNS: Final = 110
 INK: Final = "#222222"
 FAINT: Final = "#666666"
+PAPER: Final = "#ffffff"
+GRID: Final = "#dddddd"
+FRAME: Final = "#999999"
+OTHERS: Final = "#b3bac2"
+"""Bars of other servers, beside ours."""
+DARK: Final = {
+    PAPER: "#1e2328", INK: "#e6e6e6", FAINT: "#a0a6ad", GRID: "#363c43", FRAME: "#6b727a", OTHERS: "#59616b",
+    "#0072B2": "#4aa3e0", "#009E73": "#2fc29a", "#D55E00": "#f0803c", "#7F7F7F": "#a8a8a8", "#000000": "#f2f2f2",
+}  # fmt: skip
+"""What an SVG has instead where its reader likes dark pages; colours that are not here are seen on both."""
 BAR_WIDTH: Final = 0.82
 MOST_LABELS: Final = 40
 MOST_POINTS: Final = 1500
@@ -53,8 +63,23 @@ def png(chart: Chart) -> bytes:
 
 
 def svg(chart: Chart) -> bytes:
-    """The picture as SVG. Letters are drawn as outlines, so it looks the same without our font."""
-    return _draw(chart, "svg", {"metadata": {"Date": None, "Creator": None, "Format": None, "Type": None}})
+    """The picture as SVG, light or dark as its reader likes it. Letters are drawn as outlines, so it looks the same
+    without our font."""
+    drawn = _draw(chart, "svg", {"metadata": {"Date": None, "Creator": None, "Format": None, "Type": None}})
+    head, end, rest = drawn.partition(b"<defs>")
+    return head + _DARK_STYLE + end + rest
+
+
+def _dark_rules() -> str:
+    """Matplotlib writes colours into the style of each element, in lower case."""
+    return "".join(
+        f'[style*="{part}: {light.lower()}"]{{{part}:{dark}!important}}'
+        for light, dark in DARK.items()
+        for part in ("fill", "stroke")
+    )
+
+
+_DARK_STYLE: Final = f"<style>@media (prefers-color-scheme:dark){{{_dark_rules()}}}</style>".encode()
 
 
 def _draw(chart: Chart, kind: str, options: dict[str, Any]) -> bytes:
@@ -68,7 +93,7 @@ def _draw(chart: Chart, kind: str, options: dict[str, Any]) -> bytes:
         top, bottom = MARGIN + TITLE_LINE + rows * LEGEND_LINE, MARGIN + len(note) * NOTE_LINE
         height = HEIGHT + top + bottom
         layout = ConstrainedLayoutEngine(rect=(0.0, bottom / height, 1.0, HEIGHT / height))
-        figure = Figure(figsize=(WIDTH, height), layout=layout, facecolor="white")
+        figure = Figure(figsize=(WIDTH, height), layout=layout, facecolor=PAPER)
         axes = figure.add_subplot()
         _frame(axes, chart)
         if chart.kind == "bar":
@@ -106,11 +131,11 @@ def _frame(axes: "Axes", chart: Chart) -> None:
     axes.set_xlabel(chart.x_label, color=INK)
     axes.set_ylabel(f"{chart.y_label}, log scale" if chart.log_y else chart.y_label, color=INK)
     axes.set_axisbelow(True)
-    axes.grid(True, axis="y" if chart.kind == "bar" else "both", color="#DDDDDD", linewidth=0.7)
+    axes.grid(True, axis="y" if chart.kind == "bar" else "both", color=GRID, linewidth=0.7)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
-        axes.spines[side].set_color("#999999")
+        axes.spines[side].set_color(FRAME)
     axes.tick_params(colors=INK, length=3)
 
 
@@ -123,12 +148,17 @@ def _bars(axes: "Axes", chart: Chart) -> None:
         found = {str(x): y for x, y in zip(series.x, series.y, strict=True) if _drawable(y, chart.log_y)}
         xs = [at - BAR_WIDTH / 2 + width * (place + 0.5) for at, group in enumerate(groups) if group in found]
         ys = [found[group] for group in groups if group in found]
-        bars = axes.bar(xs, ys, width * 0.94, color=colour, label=series.name)
+        shown = [group for group in groups if group in found]
+        colours = [colour if not chart.ours or group in chart.ours else OTHERS for group in shown]
+        bars = axes.bar(xs, ys, width * 0.94, color=colours, label=series.name)
         if not crowded:
             small = 8 if len(groups) * len(chart.series) <= 16 else 6.5
             axes.bar_label(bars, [label(y) for y in ys], fontsize=small, padding=2, color=INK)
     long = max((len(group) for group in groups), default=0) * len(groups) > 90
     axes.set_xticks(range(len(groups)), groups, rotation=25 if long else 0, ha="right" if long else "center")
+    for text in axes.get_xticklabels():
+        if text.get_text() in chart.ours:
+            text.set_fontweight("bold")
     axes.set_xlim(-0.6, max(0.6, len(groups) - 0.4))
     _scale(axes, values, chart.log_y)
     if not chart.log_y:

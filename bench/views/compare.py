@@ -258,5 +258,6 @@ def charts(body: dict[str, Any]) -> list[Chart]:
         if any(value is not None for value in values):
             chart = Chart(title, "bar", "", unit, [Series(unit, [server["title"] for server in servers], values)])
             chart.note = "Not the same work: what a set-up and a push are for each server stands in the tables."
+            chart.ours = tuple(server["title"] for server in servers if server["name"].startswith(body["reference"]))
             found.append(chart)
     return found

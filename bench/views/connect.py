@@ -134,7 +134,7 @@ def charts(body: dict[str, Any]) -> list[Chart]:
 
 
 def _memory(body: dict[str, Any], ours: dict[str, Any], base: dict[str, Any] | None) -> Chart:
-    chart = Chart("Memory of one connection", "bar", "", "KiB")
+    chart = Chart(f"Memory of one connection{spoken(body)}", "bar", "", "KiB")
     memory = ours["user_memory"]
     parts = {
         "workers": memory.get("workers", {}).get("a_connection"),
@@ -148,6 +148,7 @@ def _memory(body: dict[str, Any], ours: dict[str, Any], base: dict[str, Any] | N
     if theirs is not None:
         groups.append("trio-websocket")
         parts["trio-websocket"] = theirs
+        chart.ours = ("workers", "router")
     values = [round(float(parts[name]) / 1024, 3) for name in groups]
     chart.series.append(Series(f"{number(ours['setup']['ready'])} devices{spoken(body)}", groups, values))
     baseline = f", trio-websocket {base['setup']['ready']:,}" if base else ""
@@ -158,7 +159,7 @@ def _memory(body: dict[str, Any], ours: dict[str, Any], base: dict[str, Any] | N
 
 
 def _times(body: dict[str, Any], ours: dict[str, Any], base: dict[str, Any] | None) -> Chart:
-    chart = Chart("Time of one set-up", "bar", "percentile", "ms", log_y=True)
+    chart = Chart(f"Time of one set-up{spoken(body)}", "bar", "percentile", "ms", log_y=True)
     runs = [(f"farm{spoken(body)}: {_set_up(body)}", ours["setup"])]
     if base:
         runs.append(("trio-websocket: upgrade", base["setup"]))

@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from support.bench import COMMANDS_RECORDED, recorded_result
 
 from bench.figures.results import shown
-from bench.figures.tables import Chart
+from bench.figures.tables import Chart, Series
 from bench.render import pictures
 
 CHARTS = [
@@ -67,3 +67,22 @@ def test_no_part_of_the_farm_or_of_the_load_imports_matplotlib_or_numpy() -> Non
     code = f"import sys\nimport {processes}, {shown}\nsys.exit('matplotlib' in sys.modules or 'numpy' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert found.returncode == 0, found.stderr
+
+
+def test_a_vector_picture_is_dark_where_its_reader_likes_it() -> None:
+    chart = Chart("Ours and others", "bar", "", "ms", [Series("ms", ["farm", "other"], [1.0, 2.0])], ours=("farm",))
+    vector = pictures.svg(chart).decode()
+    ET.fromstring(vector)
+    style, _, drawn = vector.partition("</style>")
+    assert "@media (prefers-color-scheme:dark)" in style
+    for light in (pictures.PAPER, pictures.INK, pictures.GRID, pictures.FRAME, pictures.OTHERS, pictures.COLOURS[0]):
+        assert any(f"{part}: {light.lower()}" in drawn for part in ("fill", "stroke")), light
+        assert f'[style*="fill: {light.lower()}"]{{fill:{pictures.DARK[light]}!important}}' in style
+
+
+def test_bars_of_others_are_grey_beside_ours() -> None:
+    bars = [Series("ms", ["farm", "other"], [1.0, 2.0])]
+    marked = pictures.svg(Chart("Both", "bar", "", "ms", bars, ours=("farm",))).decode()
+    assert f"fill: {pictures.OTHERS}" in marked.partition("</style>")[2]
+    unmarked = pictures.svg(Chart("Both", "bar", "", "ms", bars)).decode()
+    assert f"fill: {pictures.OTHERS}" not in unmarked.partition("</style>")[2]

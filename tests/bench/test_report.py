@@ -20,8 +20,8 @@ from bench.render.columns import text_columns
 from router.common.interpreter import interpreter
 
 
-def on_terminal(body: dict[str, Any]) -> str:
-    console = Console(file=io.StringIO(), width=160)
+def on_terminal(body: dict[str, Any], width: int = 160) -> str:
+    console = Console(file=io.StringIO(), width=width)
     terminal.show(console, body, shown(body))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -196,3 +196,29 @@ def test_what_is_drawn_does_not_change_the_document() -> None:
         before = copy.deepcopy(body)
         on_terminal(body), as_markdown(body), as_html(body)
         assert body == before
+
+
+@pytest.mark.parametrize(("cores", "marked"), [(0.19, False), (0.7, True)])
+def test_a_run_on_a_busy_machine_is_marked_wherever_it_is_shown(cores: float, marked: bool) -> None:
+    body = recorded_result("connect")
+    body["machine"]["cores"] = 2
+    for usage in (body["connect"]["usage"], body["connect"]["push"]["usage"]):
+        usage["cores_with_others"] = cores
+    found = shown(body)
+    entry = html.Entry("one", body, found)
+    text = "Busy machine: other processes had up to 0.7 of its 2 cores"
+    page = html.page("All", [entry], [])
+    assert ("busy machine</span>" in page, text in page, text in markdown.page(body, found, [])) == (marked,) * 3
+    assert (text in " ".join(on_terminal(body, 200).split())) == marked
+
+
+@pytest.mark.parametrize("name", COMMANDS_RECORDED)
+def test_tables_on_a_terminal_fit_80_columns_and_cut_no_word(name: str) -> None:
+    body = recorded_result(name)
+    lines = on_terminal(body, 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "".join(lines)
+    for table in shown(body).tables:
+        for row in table.rows:
+            for word in " ".join(row).split():
+                assert any(word in line for line in lines), word
