@@ -64,3 +64,19 @@ def test_why_a_host_takes_no_routers(
     host = {"name": "a", "routers": [], "workers": 2, "devices": 0, "beat_age": 0.3, "fit": False}
     report.print_status({"routers": [], "workers": [], "cluster": {"hosts": [host | {"clock_offset": offset}]}})
     assert state in capsys.readouterr().out
+
+
+def test_the_replacement_of_a_worker(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    last = {
+        "number": 1,
+        "action": "drain",
+        "worker": 0,
+        "when": "2026-01-01T00:00:00Z",
+        "outcome": "running",
+        "why": "",
+    }
+    found = last | {"step": "letting its devices go", "left": 1234}
+    report.print_status({"routers": [], "workers": [], "last_replacement": found})
+    text = " ".join(capsys.readouterr().out.split())
+    assert "last replacement: action drain, worker 0, outcome running, step letting its devices go, left 1,234" in text

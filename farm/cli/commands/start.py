@@ -28,7 +28,7 @@ def command(resolved: Resolved) -> int:
     Examples:
       farm start --workers 2
       farm start --config /etc/farm/farm.toml --workers auto
-      farm start --device-port 80 --data /var/lib/farm --set store.synchronous=normal
+      farm start --device-port 80 --set store.synchronous=normal
 
     It prints what this machine allows, and one line when it is ready. SIGTERM (farm drain) lets the devices
     go one after another and ends it; SIGHUP (farm reload) replaces the processes one by one.

@@ -9,11 +9,12 @@ from farm.cli.outcome import DONE
 
 @click.command("token-key", short_help="Print a new key for push endpoints.")
 def command() -> int:
-    """Print a new key for push endpoints, for token.keys. The first key seals, all of them open.
+    """Print a new key for push endpoints, for token.keys. The first key seals, all of them open: put a new one
+    and a comma before the old ones, and endpoints that were given out go on working.
 
     \b
-    Example; with a new key before the old ones endpoints that were given out go on working:
-      export FARM_TOKEN_KEYS="$(farm token-key)${FARM_TOKEN_KEYS:+,$FARM_TOKEN_KEYS}"
+    Example:
+      export FARM_TOKEN_KEYS="$(farm token-key)"
     """
     from router.common.token import new_key
 
