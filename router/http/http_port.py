@@ -255,8 +255,10 @@ class HttpPort:
         try:
             handler(request, reply)
         except Exception as error:  # an error in one route must not end the router
-            kind, path = type(error).__name__, request.path[:200]
-            logs.limited("http.route_failed", at="error", per=kind, exc=error, path=path, request_id=request.id())
+            kind, path = type(error).__name__, self._routes.route(request.path)
+            logs.limited(
+                "http.route_failed", at="error", per=kind, exc=error, path=path.decode(), request_id=request.id()
+            )
             reply(INTERNAL)
 
     # ------------------------------------------------------------------ answers

@@ -53,6 +53,16 @@ class Router:
             handler = self._prefixes.get(path[: end + 1])
         return handler
 
+    def route(self, path: bytes) -> bytes:
+        """The path of the route that this one is of, for the log: what stands behind a prefix may be a secret."""
+        if path in self._exact:
+            return path
+        end = min(len(path), self._longest)
+        while (end := path.rfind(b"/", 0, end)) >= 0:
+            if path[: end + 1] in self._prefixes:
+                return path[: end + 1]
+        return b""
+
 
 def _handler(path: bytes, there: Iterable[Route]) -> Handler:
     """One handler for the routes of a path: their own where there is one, else one that asks them in order."""

@@ -50,6 +50,16 @@ def test_an_exact_path_comes_before_a_prefix_and_the_longest_prefix_first() -> N
         b"/": None,
         b"/b/a/": None,
     }
+    logged = {path: router.route(path) for path in found}
+    assert logged == {
+        b"/a/b/c": b"/a/b/c",
+        b"/a/b/d": b"/a/b/",
+        b"/a/b/c/d": b"/a/b/",
+        b"/a/x": b"/a/",
+        b"/a": b"",
+        b"/": b"",
+        b"/b/a/": b"",
+    }
 
 
 @pytest.mark.parametrize("exact", [True, False])
