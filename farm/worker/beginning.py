@@ -65,6 +65,8 @@ class Beginning:
             self._inbound.handshake(connection, opening.data)
 
     def _failed(self, connection: Connection, failed: OpeningFailed) -> None:
+        if failed.address is not None:
+            self._addresses.proxied(connection.fd, failed.address)
         if failed.silent:
             self._output.drop(connection)
             return

@@ -21,14 +21,18 @@ class OpeningFailed(Exception):
     """The connection is to be closed. Its text is for the log.
 
     step: PROXY or TLS. plain_http: the peer has sent plain HTTP where TLS is spoken, and may be answered so. silent: it
-    has left without a byte, as a balancer does that only looks whether the port is open: that is no failure.
+    has left without a byte, as a balancer does that only looks whether the port is open: that is no failure. address:
+    the client's, as `Opening` has it.
     """
 
-    def __init__(self, step: str, why: str, plain_http: bool = False, silent: bool = False) -> None:
+    def __init__(
+        self, step: str, why: str, plain_http: bool = False, silent: bool = False, address: str | None = None
+    ) -> None:
         super().__init__(why)
         self.step = step
         self.plain_http = plain_http
         self.silent = silent
+        self.address = address
 
 
 class Opening(NamedTuple):
@@ -116,7 +120,8 @@ class Openings:
                 self._steps[fd] = step._replace(begun=True)
             return None
         except HandshakeFailed as error:
-            raise OpeningFailed(TLS, str(error), error.plain_http, error.ended and not step.begun) from None
+            silent = error.ended and not step.begun
+            raise OpeningFailed(TLS, str(error), error.plain_http, silent, step.address) from None
         del self._steps[fd]
         return Opening(data, step.address)
 

@@ -143,7 +143,7 @@ class Arrivals:
         return self._client(fd, address, refused=not self._room()), opening.data
 
     def _failed(self, fd: int, error: OpeningFailed) -> tuple[Client, bytes] | None:
-        address = self._all.arriving[fd].address
+        address = self._all.arriving[fd].address if error.address is None else error.address
         if error.silent:
             self.leave(fd)
             return None

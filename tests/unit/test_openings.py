@@ -145,11 +145,15 @@ def test_steps_of_handshakes_are_limited_in_a_turn(wire: TlsWire, files: Files) 
         theirs.close()
 
 
-def test_plain_http_instead_of_tls(wire: TlsWire, ends: tuple[int, socket.socket]) -> None:
+@pytest.mark.parametrize(("header", "address"), [(b"", None), (V2, "203.0.113.9")])
+def test_plain_http_instead_of_tls(
+    wire: TlsWire, ends: tuple[int, socket.socket], header: bytes, address: str | None
+) -> None:
     fd, theirs = ends
-    openings = Openings(PROXIES, wire, 1)
-    openings.begin(fd, OTHER_PEER, True)
-    theirs.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    openings = Openings(PROXIES, wire, 2)
+    openings.begin(fd, PROXY_PEER if header else OTHER_PEER, True)
+    theirs.sendall(header + b"GET / HTTP/1.1\r\n\r\n")
     with pytest.raises(OpeningFailed) as failed:
-        openings.go_on(fd)
-    assert (failed.value.step, failed.value.plain_http) == (TLS, True)
+        for _ in range(2):
+            openings.go_on(fd)
+    assert (failed.value.step, failed.value.plain_http, failed.value.address) == (TLS, True, address)
