@@ -10,6 +10,8 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Any, Final
 
+_MOST_ASKED: Final = 1024
+"""Answers that are remembered."""
 _MAPPED: Final = "::ffff:"
 """An IPv4 address on an IPv6 socket (RFC 4291 section 2.5.5.2)."""
 
@@ -38,6 +40,7 @@ class Networks:
             bits = network.max_prefixlen - network.prefixlen
             self._known[network.version].setdefault(bits, set()).add(int(network.network_address) >> bits)
         self._any = any(self._known.values())
+        self._asked: dict[str, bool] = {}  # to read an address as text takes several microseconds
 
     def __bool__(self) -> bool:
         """Whether there is any."""
@@ -47,8 +50,13 @@ class Networks:
         """Whether an address, as `client_address` gives it, is of one of these; "" is of none."""
         if not self._any or not address:
             return False
-        found = ipaddress.ip_address(address)
-        return self.has(found.version, int(found))
+        known = self._asked.get(address)
+        if known is None:
+            if len(self._asked) >= _MOST_ASKED:
+                self._asked.clear()
+            found = ipaddress.ip_address(address)
+            known = self._asked[address] = self.has(found.version, int(found))
+        return known
 
     def has(self, version: int, number: int) -> bool:
         """The same for an address of IP version 4 or 6 as a number."""

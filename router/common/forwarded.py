@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Final
 
 from router.common.client_address import Networks, address_text
@@ -91,8 +92,9 @@ def _unquoted(text: bytes) -> bytes:
     return _ESCAPED.sub(rb"\1", text[1:-1]) if text.startswith(b'"') else text
 
 
+@lru_cache(1024)
 def _address(node: bytes) -> str | None:
-    """None: a name, or unknown."""
+    """None: a name, or unknown. Remembered, because app servers send request after request."""
     found = _NODE.fullmatch(node)
     if found is None:
         return None

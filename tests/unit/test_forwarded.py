@@ -141,3 +141,12 @@ def test_what_a_client_sends_changes_nothing(before: list[bytes], odd: bytes) ->
     assert found(old=b", ".join([*before, odd.replace(b",", b""), b"203.0.113.9"])) == "203.0.113.9"
     with contextlib.suppress(ForwardedError):
         assert found(new=b", ".join([*before, odd, b"for=203.0.113.9;proto=https"])) == "203.0.113.9"
+
+
+def test_what_is_remembered_is_bounded_and_right() -> None:
+    networks = Networks(("10.0.0.0/8",))
+    for _ in range(2):
+        for number in range(3000):
+            text = f"{number % 2 + 10}.0.{number // 256}.{number % 256}"
+            assert (text in networks) == (number % 2 == 0)
+    assert len(networks._asked) <= 1024
