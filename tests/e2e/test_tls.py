@@ -125,8 +125,7 @@ def test_devices_and_app_servers(farm: TlsFarm, library: Pusher) -> None:
             heard = [device.hear("fresh") for _ in range(DEVICES)]
             assert heard == [{"n": n, "text": long} for n in range(DEVICES)]
         assert library.channel_info("news")["occupied"] is True
-        until(lambda: farm.counter("tls_connections") >= DEVICES, "both workers count them")
-        assert all(row["tls_connections"] for row in farm.status()["workers"])
+        until(lambda: farm.counter("tls_connections") > DEVICES, "the workers count them")
     # The library's own is kept open for its next event.
     until(lambda: farm.counter("tls_connections") == farm.counter("relayed"), "nothing is left of the devices")
     assert farm.counter("relayed") >= 1
