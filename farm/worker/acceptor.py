@@ -10,6 +10,9 @@ Then the queue is shortened, too, to a few batches: the kernel does not answer d
 asks again for them after 1, 3 and 7 s. A device that does get in is served in time; in a long queue all of them would
 wait until it is too late.
 
+Where TLS is spoken none is accepted while more steps of handshakes are due than are done in a turn: each takes as much
+as a set-up, and in a storm all would be in the middle of theirs when their time is over.
+
 With `limits.setups_per_second` no more are accepted than that in any case, and the queue is no longer than what is
 worked off before it is too late. Those that would wait there for longer than `limits.setups_wait` are accepted beyond
 the rate, a few a turn, and turned away: to answer 503 costs about a third of a set-up, and the device knows when to
@@ -160,10 +163,14 @@ class Acceptor:
         room = self.max_connections + REFUSAL_ROOM - len(self._connections)
         lag = self._lag()
         here = listener.fileno()
+        tls = self._tls and transport is HTTP
+        if tls and self._openings is not None and self._openings.behind:
+            self._left.setdefault(here, self._clock.now)
+            return
         rate = self._rate
         allowed = rate.allowed(self._clock.now)
         batch = self._next_batch(here, lag)
-        some_may_have_left = batch < self._most or rate.behind(self._clock.now)
+        some_may_have_left = tls or batch < self._most or rate.behind(self._clock.now)
         most = max(0, min(batch, room, allowed))
         taken = self._take(listener, transport, most, some_may_have_left)
         if not rate.spend(taken):

@@ -64,6 +64,8 @@ class Openings:
         self._wire = wire
         self._most = handshakes_a_turn
         self._left = handshakes_a_turn
+        self.behind = False
+        """Whether there was more to do in the last turn than may be: then it is no time for more connections."""
         self._steps: dict[int, _Step] = {}
 
     def __bool__(self) -> bool:
@@ -90,6 +92,7 @@ class Openings:
 
     def begin_turn(self) -> None:
         """Steps of handshakes may be done again."""
+        self.behind = self._left < 0
         self._left = self._most
 
     def go_on(self, fd: int) -> Opening | None:
@@ -109,9 +112,9 @@ class Openings:
         if not step.tls:
             del self._steps[fd]
             return Opening(b"", step.address)
-        if self._left <= 0:
-            return None
         self._left -= 1
+        if self._left < 0:
+            return None
         assert self._wire is not None
         try:
             data = self._wire.handshake(fd)

@@ -193,13 +193,19 @@ class Shard:
         return client
 
     def turn(self) -> None:
-        """Handle all that epoll reports, as the worker's loop does."""
-        while events := self._poller.ready_now():
-            self.sockets.begin_turn(self.clock.monotonic())
-            for fd, mask in events:
-                self.sockets.ready(fd, mask)
-            self.sockets.turn()
-            self.sockets.speak()
+        """Take turns until epoll reports nothing more."""
+        while self.one_turn():
+            pass
+
+    def one_turn(self) -> bool:
+        """Handle what epoll reports, as the worker's loop does. Returns: whether there was anything."""
+        events = self._poller.ready_now()
+        self.sockets.begin_turn(self.clock.monotonic())
+        for fd, mask in events:
+            self.sockets.ready(fd, mask)
+        self.sockets.turn()
+        self.sockets.speak()
+        return bool(events)
 
     def open(self, path: str, receive_buffer: int = 0) -> tuple[int, websocket.WebSocket]:
         """An upgraded connection on a path: its descriptor here, and the client."""

@@ -38,9 +38,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return write(tmp_path_factory.mktemp("tls"), "localhost")
 
 
-def tls_edge(files: Files, proxies: Networks = NOBODY) -> Edge:
+def tls_edge(files: Files, proxies: Networks = NOBODY, handshakes: int = 16) -> Edge:
     wire = TlsWire(Contexts(TlsOptions(certificate=(str(files.certificate),), key=(str(files.key),))).front)
-    return Edge(wire, Openings(proxies, wire, 16))
+    return Edge(wire, Openings(proxies, wire, handshakes))
 
 
 class World:
@@ -215,6 +215,26 @@ def test_a_handshake_that_takes_too_long_is_ended(world: World) -> None:
     assert world.shard.counters.timeouts == 1
 
 
+def test_in_a_storm_no_more_are_accepted_than_can_shake_hands_soon(files: Files) -> None:
+    edge = tls_edge(files, handshakes=2)
+    shard = Shard({"accept_batch": 8}, edge=edge)
+    with contextlib.closing(shard):
+        world = World(shard, edge, files)
+        clients = [TlsClient(shard.connect(), world.context) for _ in range(60)]
+        for client in clients:
+            client.turn()
+        left = set(clients)
+        most = turns = 0
+        while left:
+            shard.one_turn()
+            left -= {client for client in left if client.turn()}
+            assert edge.tls is not None
+            most = max(most, len(edge.tls) - edge.tls.handshakes)
+            turns += 1
+        assert most <= 16  # a batch that was accepted, and the next one
+        assert turns < 400
+
+
 def test_who_leaves_amid_the_handshake_leaves_nothing(world: World) -> None:
     client = world.shard.connect()
     client.sendall(TlsClient(client, world.context).hello())
@@ -233,7 +253,9 @@ def test_who_ends_tls_is_answered_so(world: World) -> None:
 
 
 def test_who_only_looks_whether_the_port_is_open_is_no_failure(world: World) -> None:
-    world.shard.connect().close()
+    client = world.shard.connect()
+    world.shard.turn()
+    client.close()
     world.until(lambda: world.shard.counters.disconnects == 1)
     assert world.empty
     assert world.shard.counters.handshakes_failed == 0
