@@ -63,7 +63,7 @@ DEFAULT: Final = "redis-replica"
     help="Length of each run that pushes to the same addresses through the host that has their router, or through "
     "another one. 0: none.",
 )
-@click.option("--rounds", type=click.IntRange(1), default=2, show_default=True, help="How often these two take turns.")
+@click.option("--repeat", type=click.IntRange(1), default=2, show_default=True, help="How often these two take turns.")
 @click.option(
     "--rate",
     type=Number(0),
@@ -112,7 +112,7 @@ def cluster(
     connections: int,
     seconds: float,
     forward: float,
-    rounds: int,
+    repeat: int,
     rate: float,
     calm: float,
     limit: float,
@@ -158,7 +158,7 @@ def cluster(
         idle,
         PushPlan(connections, seconds=seconds, grace=grace),
         forward,
-        rounds,
+        repeat,
         rate,
         calm,
         limit,
@@ -175,7 +175,7 @@ def cluster(
 
     options: dict[str, Any] = {"devices": devices, "processes": processes, "hosts": hosts, "workers": workers}
     options |= {"routers": routers, "stores": chosen, "settings": list(settings), "idle": idle}
-    options |= {"connections": connections, "seconds": seconds, "forward": forward, "rounds": rounds, "rate": rate}
+    options |= {"connections": connections, "seconds": seconds, "forward": forward, "repeat": repeat, "rate": rate}
     options |= {"calm": calm, "limit": limit, "backoff": backoff, "grace": grace, "timeout": timeout}
     body = perform("cluster", options | output, run)
     sys.exit(body["interrupted"] or not all(_as_it_should_be(part, devices, hosts, rate) for part in parts_of(body)))

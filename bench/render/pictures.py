@@ -110,6 +110,7 @@ def _draw(chart: Chart, kind: str, options: dict[str, Any]) -> bytes:
                 ncols=columns,
                 frameon=False,
                 fontsize=9,
+                labelcolor=INK,
             )
             legend.set_in_layout(False)
         text = figure.text(left, MARGIN / height, "\n".join(note), ha="left", va="bottom", fontsize=8.5, color=FAINT)

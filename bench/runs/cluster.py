@@ -46,7 +46,7 @@ class Plan:
     idle: float = 5.0
     pushes: PushPlan = field(default_factory=PushPlan)
     forwards: float = 3.0
-    rounds: int = 2
+    repeat: int = 2
     rate: float = 200.0
     calm: float = 3.0
     limit: float = 60.0
@@ -149,7 +149,7 @@ def _forward(
     if not others or not mine.endpoints:
         return None
     runs: dict[str, list[dict[str, Any]]] = {"owner": [], "other": []}
-    for _ in range(plan.rounds):
+    for _ in range(plan.repeat):
         for name, host in (("owner", owner), ("other", others[0])):
             if not processes.interrupt.requested:
                 how = replace(plan.pushes, seconds=plan.forwards, half=True, spread=cluster.routers([host]))

@@ -109,7 +109,7 @@ def test_arguments_that_are_wrong(arguments: list[str]) -> None:
 
 def test_two_hosts_of_which_one_is_killed(tmp_path: Path) -> None:
     find_program("redis-server")
-    short = ("--seconds", "0.5", "--idle", "0.3", "--forward", "0.3", "--rounds", "1", "--calm", "0.5", "--rate", "100")
+    short = ("--seconds", "0.5", "--idle", "0.3", "--forward", "0.3", "--repeat", "1", "--calm", "0.5", "--rate", "100")
     two = ("--hosts", "2", "--devices", "100", "--backoff", "0.3", *short)
     body = farm_bench("cluster", *two, file=tmp_path / "cluster.json")
     assert body["setup"]["ready"] == 100 and body["store"]["a_device"] > 0
