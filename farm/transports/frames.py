@@ -285,9 +285,9 @@ class CloseFinder(Finder):
 
 
 def _close_payload(payload: object) -> bytes:
-    """wsproto gives a close as (code, reason); back to the code alone, which is what is answered with."""
-    code = payload[0] if isinstance(payload, tuple) else CloseReason.NO_STATUS_RCVD
-    return b"" if code == CloseReason.NO_STATUS_RCVD else int(code).to_bytes(2, "big")
+    """wsproto gives a close as (code, reason): back to bytes."""
+    code, reason = payload if isinstance(payload, tuple) else (CloseReason.NO_STATUS_RCVD, "")
+    return b"" if code == CloseReason.NO_STATUS_RCVD else int(code).to_bytes(2, "big") + (reason or "").encode()
 
 
 def encode_text(payload: bytes) -> bytes:

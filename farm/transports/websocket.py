@@ -88,7 +88,7 @@ class WebSocket(Transport):
         return encode_close(code, reason)
 
     def close_reply(self, payload: bytes) -> bytes:
-        return encode_frame(CLOSE, payload)
+        return encode_frame(CLOSE, payload[:2])  # the code alone
 
     def finder(self, reader: Reader | None, held: Iterable[tuple[int, bytes]]) -> CloseFinder | None:
         finder = CloseFinder()

@@ -110,7 +110,7 @@ class LoggedOutput(Output):
     def close_back(self, connection: Connection, payload: bytes) -> None:
         """As `Output.close_back`."""
         code = int.from_bytes(payload[:2], "big") if payload else _NO_CODE
-        self._log.ends(connection.fd, "peer", code, "")
+        self._log.ends(connection.fd, "peer", code, payload[2:].decode())
         super().close_back(connection, payload)
 
     def finish(self, connection: Connection, last: bytes, finder: Finder | None = None) -> bool:

@@ -107,6 +107,8 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "peer.reply_too_long": "The reply to another router is longer than link.max_message_bytes.",
     "peer.send_failed": "An envelope could not be sent to another router.",
     "peer.versions_differ": "Two routers speak no common version of their link; the line says which they speak.",
+    "process.crashed": "An error that nothing has caught has ended this process; the trace follows. In the form text "
+    "it is printed over several lines instead.",
     "process.died": "A worker or a router ended; another is started in `restart_in` s.",
     "process.does_not_serve": "A process has not served within farm.start_timeout: it is killed and started again.",
     "process.error_not_raised": "An error came up where nothing can handle it, such as a TLS client whose server name "

@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
+from types import TracebackType
 from typing import IO, Final
 
-from router.common.log_forms import FIELDS, form, priority
+from router.common.log_forms import FIELDS, FORMATS, form, priority
 from router.common.log_output import CopyHandler, DescriptorHandler, is_journal
 
 MAX_LIMITED_KEYS: Final = 1024  # events that a limiter remembers, in case it is keyed by what comes from outside
@@ -44,6 +46,7 @@ def setup(format: str, level: str, *, stream: IO[str] | None = None, **process_f
 
     `format` is "text", "json" or "logfmt" (`router.common.log_forms`), `level` one of debug, info, warning, error.
     `process_fields` stand in every line; `process` and `shard` or `router` are written as `worker[0]` in text.
+    Where a program or systemd's journal reads the lines, an exception that ends the process is one of them, too.
 
     Raises: KeyError for an unknown level, ValueError for an unknown format.
     """
@@ -59,9 +62,18 @@ def setup(format: str, level: str, *, stream: IO[str] | None = None, **process_f
     root.addHandler(handler)
     root.setLevel(max(threshold, logging.WARNING))
     _logger.setLevel(threshold)
+    if stream is None:
+        sys.excepthook = _crashed if journal or format != FORMATS[0] else sys.__excepthook__
     for send in _copied:
         root.addHandler(CopyHandler(send, process_fields))
         _logger.setLevel(min(threshold, logging.INFO))
+
+
+def _crashed(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, exc, trace)
+    else:
+        error("process.crashed", exc)
 
 
 def to_journal(environ: Mapping[str, str]) -> bool:

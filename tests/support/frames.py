@@ -90,7 +90,8 @@ def by_oracle(data: bytes) -> tuple[Found, int | None]:
         for part in server.received_frames():
             payload = part.payload
             if isinstance(payload, tuple):
-                found.append((CLOSE, b"" if payload[0] == 1005 else int(payload[0]).to_bytes(2, "big")))
+                code, reason = int(payload[0]), (payload[1] or "").encode()
+                found.append((CLOSE, b"" if code == 1005 else code.to_bytes(2, "big") + reason))
                 break
             payload = payload.encode() if isinstance(payload, str) else bytes(payload)
             if part.opcode.iscontrol():

@@ -69,13 +69,13 @@ def test_a_close_of_ours_has_its_code_and_reason(shard: Shard, lines: Lines) -> 
     }
 
 
-def test_a_close_of_the_peer_has_its_code(shard: Shard, lines: Lines) -> None:
+def test_a_close_of_the_peer_has_its_code_and_reason(shard: Shard, lines: Lines) -> None:
     talker = shard.talker()
     talker._client.send_close(4321, b"enough")
     shard.turn()
     talker.go()
     (line,) = lines()
-    assert (line["by"], line["code"], "reason" in line) == ("peer", 4321, False)
+    assert (line["by"], line["code"], line["reason"]) == ("peer", 4321, "enough")
 
 
 def test_a_close_without_a_code_is_1005(shard: Shard, lines: Lines) -> None:

@@ -12,6 +12,7 @@ from wsproto.connection import Connection
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
 from farm.transports.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameReader, short_texts
+from farm.transports.websocket import WEBSOCKET
 from router.common.close_codes import INVALID_PAYLOAD, PROTOCOL_ERROR, TOO_BIG
 
 _pings = st.builds(Ping, payload=st.binary(max_size=125))
@@ -275,7 +276,9 @@ def test_empty_fragments_without_end_are_refused() -> None:
 @pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999])
 def test_a_close_is_answered_with_its_code(code: int) -> None:
     data = Connection(ConnectionType.CLIENT).send(CloseConnection(code=code, reason="bye"))
-    assert read(data) == ([(CLOSE, code.to_bytes(2, "big"))], None)
+    payload = code.to_bytes(2, "big") + b"bye"
+    assert read(data) == ([(CLOSE, payload)], None)
+    assert WEBSOCKET.close_reply(payload) == b"\x88\x02" + payload[:2]
 
 
 def test_a_close_without_code_is_answered_without_code() -> None:

@@ -135,6 +135,24 @@ def test_a_farm_that_cannot_start_complains_in_the_form_of_its_log(tmp_path: Pat
     assert found["time"]
 
 
+def crashed(form: str, cwd: Path) -> list[str]:
+    """The lines of a process that nothing has caught an error of."""
+    script = f"from router.common import logs; logs.setup({form!r}, 'info', process='router'); 1 / 0"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=cwd, env=environ(), stderr=subprocess.PIPE, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 1
+    return done.stderr.decode().splitlines()
+
+
+def test_an_error_that_nothing_has_caught_is_one_line_where_programs_read_it(tmp_path: Path) -> None:
+    (line,) = crashed("json", tmp_path)
+    found = json.loads(line)
+    assert (found["level"], found["event"]) == ("error", "process.crashed")
+    assert found["error"] == "ZeroDivisionError: division by zero"
+    assert "Traceback" in found["trace"]
+    assert len(crashed("text", tmp_path)) > 2
+
+
 def test_the_journal_is_told_how_bad_it_is(tmp_path: Path) -> None:
     (only,) = fails(["start", "--workers", "x"], tmp_path, True)
     assert only.startswith("<3>--workers: farm.workers: expected ")
