@@ -35,7 +35,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 FOLDER: Final = ROOT / "docs" / "reference"
 _NOTE: Final = "<!-- Made by docs/generate.py from the code: run `make docs` after a change. -->\n"
 _LOGGING: Final = {"debug": "debug", "event": "info", "warning": "warning", "error": "error", "limited": "warning"}
-_GUARDS: Final = ("guarded", "_failed")
+_GUARDS: Final = ("guarded", "_failed", "error")  # the last is what `logs` itself calls
 _EVENT_NAME: Final = re.compile(r"[a-z_]+\.[a-z_]+|limits")
 _PASSED_ON: Final = ("at", "per", "rate", "exc")
 
