@@ -54,19 +54,17 @@ class Beginning:
         if tls is not None and tls.holds(fd) and connection.out is None:  # the kernel has not taken it all
             connection.out = bytearray()
             self._watch(connection, connection.mask | WRITE)
-        if opening is None:
-            return
-        if opening.address is not None:
-            self._addresses.proxied(fd, opening.address)
-            if self._limits is not None and not self._limits.arrived(fd, opening.address):
+        named = self._openings.named(fd) if opening is None else opening.address
+        if named is not None and not self._addresses.differs(fd):
+            self._addresses.proxied(fd, named)
+            # Before a TLS handshake an answer would cost too much.
+            if self._limits is not None and not self._limits.arrived(fd, named, opening is not None):
                 self._output.drop(connection, "a limit of its address")
                 return
-        if opening.data:
+        if opening is not None and opening.data:
             self._inbound.handshake(connection, opening.data)
 
     def _failed(self, connection: Connection, failed: OpeningFailed) -> None:
-        if failed.address is not None:
-            self._addresses.proxied(connection.fd, failed.address)
         if failed.silent:
             self._output.drop(connection)
             return

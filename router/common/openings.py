@@ -128,6 +128,10 @@ class Openings:
         del self._steps[fd]
         return Opening(data, step.address)
 
+    def named(self, fd: int) -> str | None:
+        """The client of one of these, once a proxy has named it."""
+        return self._steps[fd].address
+
     def forget(self, fd: int) -> None:
         """A connection was closed; it need not be one of these."""
         self._steps.pop(fd, None)

@@ -26,6 +26,7 @@ from farm.worker.routes import Routes
 from farm.worker.sockets import Sockets
 from router.common import messages as m
 from router.common.auth_settings import AuthOptions
+from router.common.client_address import Networks
 from router.common.limit_settings import LimitOptions
 from router.common.metrics import WorkerCounters
 from router.common.poller import INPUT, Poller
@@ -36,6 +37,7 @@ from support.pager import HELLO, Pager
 DEVICES = "devices"
 """Whose broadcasts the devices follow."""
 PATIENCE_S = 20
+NO_PROXIES = Networks(())
 
 
 NAME = "presence-room"
@@ -142,10 +144,11 @@ class Shard:
         routes: Routes | None = None,
         edge: Edge = PLAIN_EDGE,
         log: dict[str, Any] | None = None,
+        proxies: Networks = NO_PROXIES,
     ) -> None:
         """made: makes the dialect of the path `/`, to which a device says `hello`; None: a pager's. asked_about: those
         about whose clients the main server is asked. send_buffer: of the sockets here, in bytes; 0: the kernel's.
-        routes: to several routers. edge: what comes before a request."""
+        routes: to several routers. edge: what comes before a request. proxies: they have no limits of addresses."""
         self.messages: list[Any] = []
         self.clock = Clock()
         settings = settings_with((WorkerOptions, worker or {}), (LimitOptions, limits or {}), (AuthOptions, auth or {}))
@@ -175,6 +178,7 @@ class Shard:
             routes=routes or Routes(),
             edge=edge,
             log=Log(**(log or {})),
+            proxies=proxies,
         )
         self.sockets.listen(self._listener)
         self._clients: list[socket.socket] = []

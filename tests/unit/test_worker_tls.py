@@ -310,6 +310,22 @@ def test_the_address_that_a_proxy_names_is_the_clients(files: Files, speaks_tls:
         world.until(lambda: world.empty)
 
 
+def test_who_is_beyond_a_limit_behind_a_proxy_is_closed_before_its_handshake(files: Files) -> None:
+    """What it holds open amid its handshake counts already."""
+    edge = tls_edge(files, PROXIES)
+    shard = Shard(limits={"connections_per_address": 1}, edge=edge, proxies=PROXIES)
+    with contextlib.closing(shard):
+        world = World(shard, edge, files)
+        first, second = shard.connect(), shard.connect()
+        for client in (first, second):
+            client.sendall(V1 + TlsClient(client, world.context).hello()[:50])
+        world.until(lambda: len(shard.sockets) == 1)
+        assert shard.counters.limited_connections_per_address == 1
+        first.close()
+        world.until(lambda: world.empty)
+        second.close()
+
+
 @pytest.mark.parametrize("speaks_tls", [False, True])
 def test_a_proxy_that_sends_no_header_is_closed(files: Files, speaks_tls: bool) -> None:
     edge = tls_edge(files, PROXIES) if speaks_tls else Edge(None, Openings(PROXIES, None, 1))
