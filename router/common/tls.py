@@ -23,6 +23,7 @@ from router.common.tls_settings import TlsOptions
 _PROTOCOLS: Final = ("http/1.1",)
 _TICKETS: Final = 1
 """That a client gets of TLS 1.3: it has one connection at a time."""
+_NOT_ITS_KEY: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 _MOST_BYTES: Final = 1_048_576
 _OWN_NAME: Final = "*."
 
@@ -186,7 +187,7 @@ def _load(context: ssl.SSLContext, certificate: str, key: str) -> None:
     try:
         context.load_cert_chain(certificate, key, passphrase)
     except ssl.SSLError as error:
-        if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"):
+        if error.reason in _NOT_ITS_KEY:
             raise TlsError(f"tls.key: {key} is not the key of {certificate}") from None
         raise TlsError(f"tls.key: {key}, or {certificate}, cannot be used: {error.reason or error}") from None
     except OSError as error:
