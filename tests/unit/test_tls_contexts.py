@@ -68,12 +68,15 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
     good, other = write(tmp_path, "one.example"), write(tmp_path, "two.example")
     old = write(tmp_path, "old.example", days=-1)
     sealed = write(tmp_path, "sealed.example", passphrase=b"secret")
+    rsa = write(tmp_path, "rsa.example", kind="rsa")
+    other_kind = Files(good.certificate, rsa.key)
     crossed = Files(good.certificate, other.key)
     missing = Files(tmp_path / "none.pem", good.key)
     no_key = Files(good.certificate, tmp_path / "none.key")
     no_pem = Files(good.key, good.key)
     for files, expected in (
         (crossed, f"tls.key: {other.key} is not the key of {good.certificate}"),
+        (other_kind, f"tls.key: {rsa.key} is not the key of {good.certificate}"),
         (missing, f"tls.certificate: {missing.certificate} cannot be read: No such file or directory"),
         (no_key, f"tls.key: {no_key.key} cannot be read: No such file or directory"),
         (no_pem, f"tls.certificate: {good.key} is no certificate in PEM format"),
