@@ -10,6 +10,7 @@ from typing import Any, Final
 import trio
 from prometheus_client.core import Metric
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -18,7 +19,7 @@ from farm.settings import AdminOptions
 from farm.supervisor import dashboard
 from farm.supervisor.admin_access import WHY, AdminAccess
 from farm.supervisor.admin_port import AdminPort
-from farm.supervisor.api.frame import NOT_FOUND, error
+from farm.supervisor.api.frame import BAD_METHOD, NOT_FOUND, error
 from farm.supervisor.cluster_status import cluster_families
 from router.common.exposition import CONTENT_TYPE, exposition, families, family
 from router.common.health import LIVE, READY, page
@@ -89,6 +90,11 @@ async def _not_found(request: Request, missing: Exception) -> Response:
     return error(NOT_FOUND, "there is no such page")
 
 
+async def _bad_method(request: Request, wrong: Exception) -> Response:
+    headers = wrong.headers if isinstance(wrong, HTTPException) else None
+    return error(BAD_METHOD, f"this page has {(headers or {}).get('Allow', 'no such method')}", headers)
+
+
 def application(
     status: Callable[[], Awaitable[Status]],
     unready: Unready,
@@ -145,7 +151,7 @@ def application(
             *of_dialects,
             *api,
         ],
-        exception_handlers={404: _not_found},
+        exception_handlers={404: _not_found, 405: _bad_method},
     )
 
 

@@ -15,6 +15,7 @@ from support.common import settings_with
 
 from farm.admin_tokens import admin_tokens, problems, without_tokens
 from farm.settings import AdminOptions
+from farm.supervisor.admin import application
 from farm.supervisor.admin_access import WHY, AdminAccess
 from farm.supervisor.api.frame import ROLE
 from router.common.files import FileError
@@ -245,3 +246,21 @@ def test_a_token_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 def test_processes_that_need_no_token_do_not_get_it(tmp_path: Path) -> None:
     bare = without_tokens(settings(token=ACT, read_token_file=secret(tmp_path / "file", READ))).get(AdminOptions)
     assert (bare.token, bare.token_file, bare.read_token, bare.read_token_file) == ("", "", "", "")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"), [("/status", 405, "method_not_allowed"), ("/none", 404, "not_found")]
+)
+def test_what_there_is_not_is_an_error_in_json(path: str, status: int, code: str) -> None:
+    async def nothing(*_: Any) -> Any:
+        raise AssertionError
+
+    async def main() -> httpx.Response:
+        pages = httpx.ASGITransport(application(nothing, nothing, nothing, ()))
+        async with httpx.AsyncClient(transport=pages, base_url="http://farm") as client:
+            return await client.post(path)
+
+    answer = trio.run(main)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    allowed = set(answer.headers.get("allow", "").split(", "))  # in any order
+    assert allowed == ({"GET", "HEAD"} if status == 405 else {""})
