@@ -14,6 +14,7 @@ from farm.transports import Finder
 from farm.worker.clock import Clock
 from farm.worker.connection import CLOSING, OPEN, Connection
 from farm.worker.output import Output
+from farm.worker.shared_path import Undecided
 from router.common import logs
 from router.common.settings import Log
 
@@ -146,6 +147,9 @@ class LoggedOutput(Output):
 
 
 def dialect_of(session: Session) -> str:
-    """The name of the dialect that a session is of: that of its module or package in `farm.dialects`."""
+    """The name of the dialect that a session is of: that of its module or package in `farm.dialects`; "" for one that
+    has not said yet which it speaks."""
+    if isinstance(session, Undecided):
+        return ""
     module = type(session).__module__
     return module.removeprefix(_DIALECTS).partition(".")[0] if module.startswith(_DIALECTS) else module

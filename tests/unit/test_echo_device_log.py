@@ -16,7 +16,9 @@ from farm.dialects import specs
 from farm.dialects.echo import SIDE as ECHO
 from farm.settings import WorkerOptions
 from farm.transports.frames import CLOSE
+from farm.transports.request import Request
 from farm.worker.device_log import dialect_of
+from farm.worker.shared_path import Undecided
 from router.common import logs
 
 Lines = Callable[[], list[dict[str, Any]]]
@@ -143,3 +145,8 @@ def test_a_session_is_known_by_the_dialect_whose_module_it_stands_in() -> None:
     session = type("Any", (), {"__module__": f"farm.dialects.{ECHO.spec.name}.parts.session"})()
     assert dialect_of(session) == ECHO.spec.name
     assert ECHO.spec.name in {spec.name for spec in specs()}
+
+
+def test_a_device_that_has_not_said_what_it_speaks_is_of_no_dialect() -> None:
+    request = Request(b"GET", "/", "", {}, (1, 1))
+    assert dialect_of(Undecided((), request)) == ""
