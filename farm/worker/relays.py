@@ -13,6 +13,7 @@ import socket
 from typing import Final
 
 from farm.worker.clock import Clock
+from router.common import logs
 from router.common.metrics import WorkerCounters
 from router.common.poller import BROKEN, NOTHING, READ, WRITE, Poller, half_close
 from router.common.wires import Wire
@@ -92,6 +93,15 @@ class Relays:
         relay = self._by_fd.get(fd)
         if relay is None:
             return
+        try:
+            self._ready(relay, fd, events)
+        except Exception as error:
+            self._counters.connections_failed += 1
+            logs.limited("device.failed", at="error", per=type(error).__name__, exc=error)
+            if fd in self._by_fd:
+                self._close(relay)
+
+    def _ready(self, relay: _Relay, fd: int, events: int) -> None:
         way, other = (relay.client, relay.router) if fd == relay.client.fd else (relay.router, relay.client)
         if events & (READ | BROKEN) and not way.ended and (not other.out or events & BROKEN):
             try:

@@ -26,7 +26,7 @@ from router.common.openings import Openings
 from router.common.poller import READ, Poller
 from router.common.tls import Contexts
 from router.common.tls_settings import TlsOptions
-from router.common.wires import PLAIN, TlsWire
+from router.common.wires import PLAIN, PlainWire, TlsWire
 
 SOURCE = b"GET /apps/source HTTP/1.1\r\nHost: push\r\n\r\n"
 PROXIED = b"PROXY TCP4 198.51.100.7 10.0.0.1 4711 443\r\n"
@@ -219,6 +219,35 @@ def test_a_client_that_does_not_take_what_the_router_has_left(takes_a_part: bool
     assert len(relays) == 0
     client.close()
     poller.close()
+
+
+def test_an_error_ends_one_relay_and_no_other() -> None:
+    class Defective(PlainWire):
+        @staticmethod
+        def read(fd: int, size: int) -> bytes:
+            data = os.read(fd, size)
+            return bytes(1 // (data != b"defect"))
+
+    poller, counters = Poller(), WorkerCounters()
+    relays = Relays(poller, Defective(), 2, Clock(lambda: 0.0), 5.0, counters)
+    clients, routers = [], []
+    for _ in range(2):
+        ours, client = socket.socketpair()
+        router_end, router = socket.socketpair()
+        ours.setblocking(False)
+        poller.register(ours.fileno(), READ)
+        relays.begin(ours.detach(), READ, router_end, b"")
+        clients.append(client)
+        routers.append(router)
+    clients[0].send(b"defect")
+    for fd, events in poller.ready_now():
+        relays.ready(fd, events)
+    assert (len(relays), counters.connections_failed) == (1, 1)
+    assert clients[0].recv(1) == routers[0].recv(1) == b""
+    relays.close()
+    poller.close()
+    for end in (*clients, *routers):
+        end.close()
 
 
 def test_the_router_dies(rig: TlsRig) -> None:
