@@ -3,6 +3,7 @@
 import click
 
 from bench.errors import BenchError
+from bench.progress import Progress
 from bench.runs import report as reporting
 
 
@@ -23,7 +24,8 @@ def report(*, folder: str, output: str) -> None:
     farm bench report results --output /var/www/bench.html
     """
     try:
-        names, bad, place = reporting.run(folder, output)
+        with Progress() as progress:
+            names, bad, place = reporting.run(folder, output, progress)
     except BenchError as error:
         raise click.ClickException(str(error)) from None
     for name, reason in bad:

@@ -7,6 +7,7 @@ Whatever comes from a result file is escaped: a file may come from anyone.
 import base64
 import datetime
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,8 +42,17 @@ class Entry:
         return json.dumps(facts, indent=1, sort_keys=True)
 
 
-def page(title: str, entries: list[Entry], bad: list[tuple[str, str]]) -> str:
-    """The whole page: a summary, then each result in the order of `entries`. `bad`: files left out, each with why."""
+def page(
+    title: str, entries: list[Entry], bad: list[tuple[str, str]], drawn: Callable[[], object] = lambda: None
+) -> str:
+    """The whole page: a summary, then each result in the order of `entries`. `bad`: files left out, each with why.
+    `drawn`: called after each picture."""
+
+    def picture(chart: Chart) -> str:
+        data = base64.b64encode(pictures.svg(chart)).decode()
+        drawn()
+        return data
+
     environment = Environment(
         loader=PackageLoader("bench", "render"),
         autoescape=True,
@@ -50,9 +60,5 @@ def page(title: str, entries: list[Entry], bad: list[tuple[str, str]]) -> str:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    template = environment.get_template(TEMPLATE, globals={"picture": _picture, "text_columns": text_columns})
+    template = environment.get_template(TEMPLATE, globals={"picture": picture, "text_columns": text_columns})
     return template.render(title=title, entries=entries, bad=bad)
-
-
-def _picture(chart: Chart) -> str:
-    return base64.b64encode(pictures.svg(chart)).decode()

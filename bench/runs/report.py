@@ -1,18 +1,20 @@
 """`farm bench report`: all results of a folder on one page."""
 
 import datetime
+import itertools
 from pathlib import Path
 from typing import Final
 
 from bench.errors import BenchError
 from bench.figures.results import read, shown, write_text
+from bench.progress import Progress
 from bench.render.html import Entry, page
 
 INDEX: Final = "index.html"
 MOST_FILES: Final = 500
 
 
-def run(folder: str, output: str = "") -> tuple[list[str], list[tuple[str, str]], Path]:
+def run(folder: str, output: str, progress: Progress) -> tuple[list[str], list[tuple[str, str]], Path]:
     """Write the page, newest result first. Returns the names of the results, the files that are left out, each with the
     reason, and where the page is.
 
@@ -24,7 +26,10 @@ def run(folder: str, output: str = "") -> tuple[list[str], list[tuple[str, str]]
         raise BenchError(_none(folder, bad))
     place = Path(output) if output else Path(folder) / INDEX
     title = f"farm bench: {len(entries)} result{'s' if len(entries) > 1 else ''}"
-    write_text(place, page(title, entries, bad), "--output" if output else "report")
+    done = itertools.count(1)
+    progress.step("drawing charts", sum(len(entry.found.charts) for entry in entries))
+    text = page(title, entries, bad, lambda: progress.update(next(done)))
+    write_text(place, text, "--output" if output else "report")
     return [entry.name for entry in entries], bad, place
 
 

@@ -77,6 +77,7 @@ def test_the_page_of_a_folder_stands_alone(tmp_path: Path) -> None:
     folder_of_results(tmp_path)
     result = CliRunner().invoke(main, ["report", str(tmp_path)])
     assert result.exit_code == 0, result.output
+    assert "drawing charts ..." in result.stderr
     text = (tmp_path / "index.html").read_text()
     page = Page(text)
     inside = [reference for reference in page.references if not reference.startswith("#")]
