@@ -119,6 +119,7 @@ class Openings:
         try:
             data = self._wire.handshake(fd)
         except BlockingIOError:
+            self._left += not self._wire.answered
             if not step.begun:
                 self._steps[fd] = step._replace(begun=True)
             return None

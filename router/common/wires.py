@@ -96,6 +96,8 @@ class TlsWire:
         """That are done."""
         self.resumed = 0
         """Those of them that resumed a session."""
+        self.answered = False
+        """Whether the last step of a handshake had an answer: if not, it was a part of a message, and no work."""
 
     def __contains__(self, fd: object) -> bool:
         """Whether this connection speaks TLS."""
@@ -121,6 +123,7 @@ class TlsWire:
         Raises: BlockingIOError when there is more to come, HandshakeFailed.
         """
         tls = self._open[fd]
+        self.answered = False
         try:
             data = os.read(fd, _HANDSHAKE_BYTES)
         except BlockingIOError:
@@ -133,6 +136,7 @@ class TlsWire:
         try:
             tls.do_handshake()
         except ssl.SSLWantReadError:
+            self.answered = self._out.pending > 0
             self._send_or_fail(fd)
             raise BlockingIOError from None
         except ssl.SSLError as error:

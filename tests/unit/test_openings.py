@@ -145,6 +145,24 @@ def test_steps_of_handshakes_are_limited_in_a_turn(wire: TlsWire, files: Files) 
         theirs.close()
 
 
+def test_a_part_of_a_hello_is_no_step(wire: TlsWire, files: Files) -> None:
+    """Those who send theirs a byte at a time do not take the turns of others."""
+    openings = Openings(PROXIES, wire, 1)
+    pairs = [socket.socketpair() for _ in range(3)]
+    for number, (ours, theirs) in enumerate(pairs):
+        ours.setblocking(False)
+        openings.begin(ours.fileno(), OTHER_PEER, True)
+        theirs.sendall(TlsClient(theirs, trusting(files.certificate)).hello()[: None if number == 2 else 9])
+        assert openings.go_on(ours.fileno()) is None
+    pairs[2][1].settimeout(5)
+    assert pairs[2][1].recv(10)
+    openings.begin_turn()
+    assert not openings.behind
+    for ours, theirs in pairs:
+        wire.close(ours.detach())
+        theirs.close()
+
+
 @pytest.mark.parametrize(("header", "address"), [(b"", None), (V2, "203.0.113.9")])
 def test_plain_http_instead_of_tls(
     wire: TlsWire, ends: tuple[int, socket.socket], header: bytes, address: str | None
