@@ -17,6 +17,8 @@ from bench.figures.results import checked
 from bench.machine.cgroups import here
 from bench.views import instances as view
 
+pytestmark = pytest.mark.measured
+
 QUICK = ("--ceiling-hold", "0.5", "--hold", "1", "--push-seconds", "0.5", "--connections", "8", "--sample", "100")
 
 

@@ -12,6 +12,8 @@ from support.commands import Commands
 from support.farm_fixture import Farm, running_farm
 from support.pusher_sdk import APP, Device, allowed, library
 
+pytestmark = pytest.mark.measured
+
 CHANNELS = [f"room-{number}" for number in range(5)]
 
 

@@ -11,6 +11,8 @@ from support.farm_fixture import Farm, Json, curl, running_farm, until
 from support.otlp_collector import Collector, Span, running_collector
 from support.simplepush import Device, push_many, put
 
+pytestmark = pytest.mark.measured
+
 
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
