@@ -301,8 +301,9 @@ class HttpPort:
         out += data
         if out:
             try:
-                with memoryview(out) as view:
-                    sent = self._write_wire(client.fd, view[:_WRITE_BYTES])
+                # Both are let go at once: an error's trace would keep them, and `out` could not be emptied.
+                with memoryview(out) as view, view[:_WRITE_BYTES] as first:
+                    sent = self._write_wire(client.fd, first)
             except BlockingIOError:
                 sent = 0
             except OSError:

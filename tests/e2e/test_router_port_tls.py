@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,6 +106,17 @@ def test_large_answers_wait_for_a_slow_reader(tmp_path: Path) -> None:
 
         until(whole, "both answers have come")
         assert rig.counters.http_buffered < LARGE
+
+
+def test_a_client_that_is_cut_off_before_it_has_its_answer(tmp_path: Path) -> None:
+    with running(tmp_path) as (rig, certificate):
+        client = rig.tls_client(trusting(certificate))
+        client.send(PAGE % 1)
+        until(lambda: (rig.settle(), rig.counters.http_buffered)[1], "some of the answer waits")
+        client.end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.end.close()
+        until(lambda: (rig.settle(), rig.counters.http_connections == 0)[1], "it is closed")
+        assert (rig.counters.http_failed, rig.counters.http_buffered, rig.port.senders.count(0.0)) == (0, 0, 0)
 
 
 def test_a_client_that_sends_no_more_still_gets_its_answer(tmp_path: Path) -> None:
