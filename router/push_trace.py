@@ -37,11 +37,13 @@ _SERVER_ERROR: Final = 500
 class Followed:
     """The request of a trace, as `Origin.trace` has it."""
 
-    __slots__ = ("context", "span")
+    __slots__ = ("context", "span", "traceparent")
 
-    def __init__(self, span: Span, context: Any) -> None:
+    def __init__(self, span: Span | None, context: Any, traceparent: str) -> None:
+        """span: None where the request is another router's."""
         self.span = span
         self.context = context
+        self.traceparent = traceparent
 
 
 class _PushSpans:
@@ -132,17 +134,26 @@ class Tracer:
         span.set_attributes({"http.request.method": method, "http.route": path, "client.address": request.address})
         if request.pending is not None and request.pending.request_id:
             span.set_attribute("http.request.header.x-request-id", [request.pending.request_id])
-        return Followed(span, self._with_span(span))
+        name = span.get_span_context()
+        traceparent = f"00-{name.trace_id:032x}-{name.span_id:016x}-01"
+        return Followed(span, self._with_span(span), traceparent)
+
+    def elsewhere(self, traceparent: str) -> Followed:
+        """A request that another router follows, by its name there."""
+        return Followed(None, self._extract({"traceparent": traceparent}), traceparent)
 
     def replying(self, followed: Followed, reply: Reply) -> Reply:
         """What is to be called with the answer, in place of this."""
 
+        span = followed.span
+        assert span is not None
+
         def replied(response: Response) -> None:
             reply(response)
-            followed.span.set_attribute("http.response.status_code", response.status)
+            span.set_attribute("http.response.status_code", response.status)
             if response.status >= _SERVER_ERROR:
-                followed.span.set_status(self._error)
-            followed.span.end()
+                span.set_status(self._error)
+            span.end()
 
         return replied
 

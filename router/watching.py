@@ -46,7 +46,8 @@ class Watching:
         return None if log is None and tracer is None else cls(log, tracer)
 
     def routes(self, routes: Iterable[Route], scope: Scope) -> Iterator[Route]:
-        """These, each of which handles its requests as their origin."""
+        """These, each of which handles its requests as their origin; and so does the scope what other routers ask."""
+        scope.read = self._read
         for route in routes:
             yield replace(route, handler=self._known(route.handler, route.path.decode("latin-1"), scope))
 
@@ -61,6 +62,10 @@ class Watching:
             scope.call(Origin(request_id, followed), handler, request, reply)
 
         return handle
+
+    def _read(self, text: str) -> Origin:
+        request_id, _, traceparent = text.partition(" ")
+        return Origin(request_id, self._tracer.elsewhere(traceparent) if self._tracer and traceparent else None)
 
     def flush(self) -> None:
         """The end of a turn."""

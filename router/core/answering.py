@@ -18,6 +18,7 @@ from router.common.messages import peers as p
 from router.common.metrics import RouterCounters
 from router.common.peer_wire import PEER_VERSIONS, batch_bytes, encode, of_asker
 from router.common.settings import LinkOptions
+from router.core.scope import Scope
 
 _OUTCOME_BYTES: Final = 32
 """Of an answer in an envelope, beside the reply: its number and status."""
@@ -141,7 +142,8 @@ class Asker:
 
 
 class Answering:
-    """All routers that ask. askers: their numbers. unix_time: a clock in seconds."""
+    """All routers that ask. askers: their numbers. unix_time: a clock in seconds. scope: takes the origins of what they
+    ask; None: nobody wants to know."""
 
     def __init__(
         self,
@@ -151,8 +153,10 @@ class Answering:
         options: LinkOptions,
         counters: RouterCounters,
         unix_time: Callable[[], float],
+        scope: Scope | None = None,
     ) -> None:
         self._perform = perform
+        self._scope = scope
         self._askers = askers
         self.incarnation = incarnation
         self.options = options
@@ -256,7 +260,11 @@ class Answering:
 
     def _begin(self, one: p.Forward, answer: Callable[[int, bytes | None], None]) -> None:
         try:
-            self._perform(one.dialect, one.key, one.operation, answer)
+            if self._scope is None or not one.origin:
+                self._perform(one.dialect, one.key, one.operation, answer)
+            else:
+                origin = self._scope.read(one.origin)
+                self._scope.call(origin, self._perform, one.dialect, one.key, one.operation, answer)
         except m.MessageError as error:
             logs.limited("peer.operation_refused", at="error", per=one.dialect, error=str(error))
             answer(m.FAILED, None)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import takewhile
-from typing import Final
+from typing import Any, Final
 
 from router.common import logs
 from router.common import messages as m
@@ -44,14 +44,17 @@ _ROOM: Final = 1024
 class _Asked:
     """An operation that is not answered."""
 
-    __slots__ = ("answered", "deadline", "dialect", "key", "operation")
+    __slots__ = ("answered", "deadline", "dialect", "key", "operation", "origin")
 
-    def __init__(self, dialect: str, key: bytes, operation: bytes, answered: Answered, deadline: float) -> None:
+    def __init__(
+        self, dialect: str, key: bytes, operation: bytes, answered: Answered, deadline: float, origin: str
+    ) -> None:
         self.dialect = dialect
         self.key = key
         self.operation = operation
         self.answered = answered
         self.deadline = deadline
+        self.origin = origin
 
 
 class Owner:
@@ -74,11 +77,14 @@ class Owner:
         "_waiting",
         "number",
         "silent",
+        "version",
     )
 
     def __init__(self, number: int, asking: Asking, now: float) -> None:
         self.number = number
         self._asking = asking
+        self.version = 0
+        """Of the link's protocol, that it has agreed to last."""
         self._life = b""  # its incarnation, to which `_sent` was sent; b"": not known
         self._ready = False  # whether it has welcomed us and may be asked
         self._leaving = b""  # the incarnation that is about to end
@@ -100,8 +106,8 @@ class Owner:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._sent) + len(self._late)
 
-    def ask(self, dialect: str, key: bytes, operation: bytes, answered: Answered) -> None:
-        """Have it perform an encoded operation."""
+    def ask(self, dialect: str, key: bytes, operation: bytes, answered: Answered, origin: str = "") -> None:
+        """Have it perform an encoded operation. origin: of the operation, as text."""
         asking = self._asking
         options, now = asking.options, asking.monotonic()
         size = len(operation)
@@ -121,7 +127,7 @@ class Owner:
             return
         self._bytes += size
         asking.open += 1
-        self._waiting.append(_Asked(dialect, key, operation, answered, now + asking.timeout))
+        self._waiting.append(_Asked(dialect, key, operation, answered, now + asking.timeout, origin))
         asking.dirty[self.number] = self
 
     # ------------------------------------------------------------------ what is sent
@@ -138,13 +144,16 @@ class Owner:
             return None
         size, number = 0, self._number
         most = batch_bytes(asking.options)
-        operations: list[p.Forward] = []
+        operations: list[Any] = []
         for one in self._waiting:
             size += len(one.operation) + _FORWARD_BYTES
             if operations and (size > most or len(operations) >= _BATCH):
                 break
             number += 1
-            operations.append(p.Forward(number, one.dialect, one.key, one.operation))
+            if one.origin and self.version >= p.ORIGINS:
+                operations.append(p.Forward(number, one.dialect, one.key, one.operation, one.origin))
+            else:
+                operations.append(p.PlainForward(number, one.dialect, one.key, one.operation))
             deadline = one.deadline
         self._part = len(operations)
         expires = asking.unix_time() + deadline - asking.monotonic()
@@ -173,6 +182,7 @@ class Owner:
         if type(envelope) is p.Outcomes:
             self._outcomes(envelope.outcomes)
         elif type(envelope) is p.PeerWelcome:
+            self.version = envelope.version
             self._welcome(envelope.incarnation, envelope.sent, envelope.settled)
         elif type(envelope) is p.PeerRejoin:
             self._ready = False
@@ -320,9 +330,9 @@ class Asking:
         self.owners = {number: Owner(number, self, now) for number in range(routers) if number != router}
         self.dirty.update(self.owners)
 
-    def ask(self, owner: int, dialect: str, key: bytes, operation: bytes, answered: Answered) -> None:
-        """Have the router of this number perform an encoded operation."""
-        self.owners[owner].ask(dialect, key, operation, answered)
+    def ask(self, owner: int, dialect: str, key: bytes, operation: bytes, answered: Answered, origin: str = "") -> None:
+        """Have the router of this number perform an encoded operation. origin: of the operation, as text."""
+        self.owners[owner].ask(dialect, key, operation, answered, origin)
 
     def tick(self) -> None:
         """To be called a few times a second."""

@@ -117,9 +117,11 @@ class Hub:
         self.actions = Actions()
         """What a supervisor may have done."""
         self.asking = Asking(router, routers, incarnation, options, timeout, self.counters, *clocks)
-        operations = Operations(fixed_owners(routers), router, self.asking.ask, settling)
+        followed = None if watch is None else self.scope
+        ask = self.asking.ask if followed is None else followed.asking(self.asking.ask)
+        operations = Operations(fixed_owners(routers), router, ask, settling)
         self.answering = Answering(
-            operations.perform, self.asking.owners, incarnation, options, self.counters, unix_time
+            operations.perform, self.asking.owners, incarnation, options, self.counters, unix_time, followed
         )
         requests = Requests(
             committer,

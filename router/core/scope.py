@@ -18,16 +18,28 @@ class Origin:
     def __init__(self, request_id: str, trace: Any = None) -> None:
         self.request_id = request_id
         self.trace = trace
-        """Its part of a trace; None: it is not followed."""
+        """Its part of a trace, with its name as `traceparent`; None: it is not followed."""
+
+    @property
+    def text(self) -> str:
+        """For another router: the ID and, behind a space, the traceparent."""
+        return f"{self.request_id} {'' if self.trace is None else self.trace.traceparent}".rstrip()
+
+
+def read(text: str) -> Origin:
+    """An origin of another router, without its trace."""
+    return Origin(text.partition(" ")[0])
 
 
 class Scope:
     """The origin of what is handled now; None: it has none that is known."""
 
-    __slots__ = ("origin",)
+    __slots__ = ("origin", "read")
 
     def __init__(self) -> None:
         self.origin: Origin | None = None
+        self.read: Callable[[str], Origin] = read
+        """Reads what another router has sent as `Origin.text`."""
 
     def call(self, origin: Origin | None, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call this on behalf of an origin."""
@@ -36,6 +48,10 @@ class Scope:
             return function(*arguments)
         finally:
             self.origin = before
+
+    def asking(self, ask: Callable[..., None]) -> Callable[..., None]:
+        """The same function, which has the origin of now as its last argument."""
+        return lambda *arguments: ask(*arguments, "" if self.origin is None else self.origin.text)
 
     def kept(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The same function, on behalf of the origin of now whenever it is called."""

@@ -25,7 +25,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iter
     settings = {
         "log.pushes": True,
         "log.devices": 1,
-        "router.routers": 1,  # of a push that another one took, the owner of its device does not know the request
+        "router.routers": 2,  # so that some requests come to the one that does not own their device
         "store.sweep_interval": 0.2,
         "simplepush.timeout_live": 1,
         "trace.endpoint": collector.url,

@@ -8,11 +8,17 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import pytest
-from support.common import DELIVERY_TIMEOUT_S, Rig, in_rig
+from support.common import DELIVERY_TIMEOUT_S, Clock, Rig, in_rig, settings_with
 from support.hub_messages import DEVICE, attached
 
 from router.common import messages as m
+from router.common import peer_wire
+from router.common.messages import peers as p
+from router.common.metrics import RouterCounters
+from router.common.settings import LinkOptions
+from router.core.asking import Asking
 from router.core.push_watch import Watched
 from router.core.pushes import DELIVERED, REFUSED_FAILED, REFUSED_FULL, STORED
 from router.core.scope import Origin, Scope
@@ -157,6 +163,42 @@ def test_a_request_that_fails_leaves_no_origin() -> None:
     with pytest.raises(ZeroDivisionError):
         scope.call(Origin("r"), lambda: 1 / 0)
     assert scope.origin is None
+
+
+@pytest.mark.parametrize("version", peer_wire.PEER_VERSIONS)
+def test_an_origin_goes_to_a_router_that_understands_it(version: int) -> None:
+    clock = Clock()
+    options = settings_with().get(LinkOptions)
+    asking = Asking(0, 2, b"life-of-0", options, 3.0, RouterCounters(), clock.monotonic, clock.unix)
+    owner = asking.owners[1]
+    assert owner.envelope() is not None
+    owner.sent()
+    owner.received(peer_wire.encode(p.PeerWelcome(b"life-of-1", version, 0, 0)))
+    scope = Scope()
+    ask = scope.asking(asking.ask)
+    scope.call(Origin("mine"), ask, 1, "talk", A, b"\x90", lambda status, reply: None)
+    ask(1, "talk", A, b"\x90", lambda status, reply: None)
+    data = owner.envelope()
+    assert data is not None
+    lengths = [len(operation) for operation in msgspec.msgpack.decode(data)[-1]]
+    assert lengths == ([5, 4] if version >= p.ORIGINS else [4, 4])  # a version that does not know it refuses a fifth
+    forwards = peer_wire.of_asker(data)
+    assert isinstance(forwards, p.Forwards)
+    origins = [scope.read(one.origin).request_id for one in forwards.operations]
+    assert origins == ["mine" if version >= p.ORIGINS else "", ""]
+
+
+def test_the_origin_of_another_router_has_its_trace() -> None:
+    found = Origin("id", Traced("00-trace"))
+    assert (found.text, Origin("", Traced("00-trace")).text, Origin("id").text, Origin("").text) == (
+        *("id 00-trace", " 00-trace"),
+        *("id", ""),
+    )
+
+
+class Traced:
+    def __init__(self, traceparent: str) -> None:
+        self.traceparent = traceparent
 
 
 # ---- lines

@@ -16,10 +16,15 @@ from msgspec import Meta
 from router.common.messages.base import Envelope, Part
 from router.common.messages.values import Count, Incarnation, Number
 
-PEER_PROTOCOL: Final = 1
+PEER_PROTOCOL: Final = 2
 """The version of all this. It goes up with every change that the version before would not understand."""
 LOWEST_PEER_PROTOCOL: Final = 1
 """The oldest that is still spoken."""
+
+ORIGINS: Final = 2
+"""From this version on an operation may bring its origin."""
+MAX_ORIGIN: Final = 400
+"""Characters of it."""
 
 AWAITED: Final = 255
 """Outcome of an operation that was not performed because the owner is about to end: its next life is to be asked. With
@@ -40,11 +45,22 @@ class PeerReady(Envelope, tag=101):
 
 
 class Forward(Part):
-    """An operation, encoded, with its dialect and its key; b"" for what every router does."""
+    """An operation, encoded, with its dialect and its key; b"" for what every router does. origin: the request that it
+    is for (`router.core.scope`), where somebody wants to know."""
 
     number: Number
     dialect: Annotated[str, Meta(max_length=64)]
     key: Annotated[bytes, Meta(max_length=16)]
+    operation: bytes
+    origin: Annotated[str, Meta(max_length=MAX_ORIGIN)] = ""
+
+
+class PlainForward(Part):
+    """The same without an origin, as every version sends and understands it."""
+
+    number: Number
+    dialect: str
+    key: bytes
     operation: bytes
 
 
