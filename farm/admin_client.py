@@ -44,6 +44,11 @@ class RefusedByFarm(ControlError):
         self.code = code
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """A redirection is an answer that is no farm's: another host would be sent the token."""
+
+
 class AdminClient:
     """The admin port of one farm."""
 
@@ -54,7 +59,8 @@ class AdminClient:
             raise ControlError(f"{url}: expected an http:// or https:// URL")
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._token = token
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # directly, never through a proxy
+        # Directly, never through a proxy; and nobody else gets the token.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
 
     @classmethod
     def of(cls, settings: Settings, url: str | None = None, token_file: Path | None = None) -> AdminClient:
