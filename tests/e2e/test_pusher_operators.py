@@ -46,7 +46,7 @@ def test_channels_are_listed_page_by_page(farm: Farm, said: Commands) -> None:
             after = page["next"]
         assert found == [("3", name, number) for name, number in zip(CHANNELS, expected, strict=True)]
         status, printed, more = said.run("channel", "list", "--prefix", "room-", "--limit", "3")
-        assert (status, more) == (0, "there are more: --after 'pusher/3/room-2'\n")
+        assert (status, more) == (0, "there are more: --after pusher/3/room-2\n")
         listed = printed.splitlines()
         assert [line.replace("│", " ").split() for line in listed if "room-" in line] == [
             ["pusher", "3", name, str(number)] for name, number in zip(CHANNELS[:3], expected, strict=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -80,7 +81,7 @@ def list_channels(
       farm channel list --json | jq -r '.channels[].channel'
     """
     from farm.cli import report
-    from farm.cli.tables import print_rows
+    from farm.cli.tables import cell, print_rows
 
     rows: list[dict[str, object]] = []
     while len(rows) < limit:
@@ -102,7 +103,7 @@ def list_channels(
     titles = ("dialect", "application", "channel", "subscribers", "members")
     print_rows({title: title for title in titles}, rows, "no channels")
     if after is not None:
-        click.echo(f"there are more: --after '{after}'", err=True)
+        click.echo(f"there are more: --after {shlex.quote(cell('', after))}", err=True)
     return DONE
 
 

@@ -115,7 +115,7 @@ def show(client: AdminClient, as_json: bool, device: str, dialect: str, limit: i
       farm device show 127.0.0.1 --json
     """
     from farm.cli import report
-    from farm.cli.tables import print_pairs, print_rows
+    from farm.cli.tables import cell, print_pairs, print_rows
 
     name, dialect, _ = _found(client, device, dialect)
     found = client.get("devices", name, dialect=dialect or None, limit=limit)
@@ -147,7 +147,7 @@ def show(client: AdminClient, as_json: bool, device: str, dialect: str, limit: i
         )
     )
     for channel in found["channels"] or ():
-        click.echo(f"  {channel}")
+        click.echo(f"  {cell('', channel)}")
     if inbox["items"]:
         columns = {"channel": "channel", "size_bytes": "size", "age": "age", "ttl_seconds": "ttl", "content": "content"}
         rows = [{**item, "size_bytes": item["size"], "ttl_seconds": item["ttl"]} for item in inbox["items"]]
