@@ -126,7 +126,8 @@ def test_a_collector_that_fails_harms_no_push(farm: Farm, collector: Collector) 
         before, collector.status = collector.requests, 400
         assert put(endpoint, 1, *traced("e" * 32)) == 200
         until(lambda: collector.requests > before, "it was sent to the collector")
-        (line,) = until(lambda: list(farm.events("trace.not_sent")), "the line that says so")
-        assert (line["level"], line["spans"], line["endpoint"]) == ("warning", 4, collector.url)
+        found = until(lambda: list(farm.events("trace.not_sent")), "a line of a router that says so")
+        assert {(line["level"], line["endpoint"]) for line in found} == {("warning", collector.url)}
+        assert all(line["spans"] > 0 for line in found)
         assert put(endpoint, 2, *traced("d" * 32)) == 200
         collector.status = 200
