@@ -29,6 +29,11 @@ _RECORD_BYTES: Final = 16_384
 """Of text in one record, at most (RFC 8446, 5.1)."""
 _MOST_UNSENT: Final = 65_536
 """Bytes of TLS's own that wait for a peer which does not read: beyond, the connection ends."""
+_MOST_SILENT: Final = 65_536
+"""Bytes of a peer's that are no text: beyond, the connection ends. New keys, for one, take 20 us each, and count for no
+limit of what a device may send."""
+_SILENT_A_TEXT: Final = 64
+"""So many of them, and twice what it is long, go with a text: as where each record comes in two parts."""
 _HANDSHAKE_BYTES: Final = 16_384
 """That are read at once."""
 _PLAIN_HTTP: Final = ("HTTP_REQUEST", "HTTPS_PROXY_REQUEST")
@@ -92,6 +97,8 @@ class TlsWire:
         self._open: dict[int, ssl.SSLObject] = {}
         self._unsent: dict[int, tuple[bytes, int]] = {}
         """Bytes that the kernel has not taken, and how many of the caller's they stand for."""
+        self._silent: dict[int, int] = {}
+        """Bytes that were read without any text."""
         self.handshakes = 0
         """That are done."""
         self.resumed = 0
@@ -191,10 +198,30 @@ class TlsWire:
             return data
         self._in.write(data)
         try:
-            return self._decrypt(fd, tls)
+            text = self._decrypt(fd, tls)
+            if self._silent and fd in self._silent:
+                self._less_silent(fd, len(text))
+            return text
+        except BlockingIOError:
+            self._more_silent(fd, len(data))
+            raise
         finally:  # there may be an answer to something that is nothing to the caller
             if self._out.pending or fd in self._unsent:
                 self._send(fd)
+
+    def _more_silent(self, fd: int, size: int) -> None:
+        """Raises: ConnectionResetError."""
+        size += self._silent.get(fd, 0)
+        if size > _MOST_SILENT:
+            raise ConnectionResetError("the peer sends what is nothing to the application, and too much of it")
+        self._silent[fd] = size
+
+    def _less_silent(self, fd: int, size: int) -> None:
+        left = self._silent[fd] - _SILENT_A_TEXT - 2 * size
+        if left > 0:
+            self._silent[fd] = left
+        else:
+            del self._silent[fd]
 
     def _decrypt(self, fd: int, tls: ssl.SSLObject) -> bytes:
         """All that is in the buffer."""
@@ -292,6 +319,8 @@ class TlsWire:
     def close(self, fd: int) -> None:
         """As `Wire` has it. Our close_notify goes out before, if the peer can have it."""
         tls = self._open.pop(fd, None)
+        if self._silent:
+            self._silent.pop(fd, None)
         if tls is not None and self._unsent.pop(fd, None) is None:
             with contextlib.suppress(OSError):
                 try:

@@ -205,6 +205,43 @@ def test_who_has_keys_renewed_and_does_not_read_is_ended(
                 wire.read(fd, 8192)
 
 
+@pytest.mark.parametrize("texts", [False, True])
+def test_who_sends_nothing_but_new_keys_is_ended(
+    wire: TlsWire, files: Files, ends: tuple[int, socket.socket], texts: bool
+) -> None:
+    """A word in between does not buy thousands of them."""
+    fd, theirs = ends
+    wire.begin(fd)
+    client = TlsClient(theirs, trusting(files.certificate))
+    shake(wire, fd, client)
+    with pytest.raises(ConnectionResetError, match="nothing to the application"):
+        for _ in range(100):
+            theirs.sendall(b"".join(client.key_update(False) for _ in range(100)))
+            with contextlib.suppress(BlockingIOError):
+                wire.read(fd, 8192)
+            if texts:
+                client.send(b"x")
+                assert read(wire, fd, 1) == b"x"
+
+
+def test_records_that_come_in_parts_are_texts(wire: TlsWire, files: Files, ends: tuple[int, socket.socket]) -> None:
+    """However long that goes on."""
+    fd, theirs = ends
+    wire.begin(fd)
+    client = TlsClient(theirs, trusting(files.certificate))
+    shake(wire, fd, client)
+    for size, records in ((1, 3000), (16_384, 20)):
+        for _ in range(records):
+            sealed = client.sealed(bytes(size))
+            theirs.sendall(sealed[:-3])
+            with pytest.raises(BlockingIOError):
+                for _ in range(size // 8192 + 2):
+                    wire.read(fd, 8192)
+            theirs.sendall(sealed[-3:])
+            assert read(wire, fd, size) == bytes(size)
+    assert not wire._silent
+
+
 def test_a_request_that_comes_with_the_end_of_the_handshake(
     wire: TlsWire, files: Files, ends: tuple[int, socket.socket]
 ) -> None:
