@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from router import __version__
 from router.common import logs
+from router.common.rate_table import RateTable
 from router.common.trace_settings import TraceOptions
 from router.core.push_watch import Watched
 from router.http.message import Request, Response
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _DELAY_MS: Final = 1000
 """So long spans wait for others, to be sent together."""
 _SERVER_ERROR: Final = 500
+_BURST_S: Final = 10.0
 
 
 class Followed:
@@ -109,6 +111,7 @@ class Tracer:
         self._tracer = self._provider.get_tracer("farm", __version__)
         self._share = options.share
         self._chance = chance
+        self._rate = RateTable(options.per_second, options.per_second * _BURST_S, 1)
         self._extract = TraceContextTextMapPropagator().extract
         self._server = trace.SpanKind.SERVER
         self._span_of, self._with_span = trace.get_current_span, trace.set_span_in_context
@@ -118,6 +121,9 @@ class Tracer:
 
     def follows(self, request: Request, path: str) -> Followed | None:
         """Begin the trace of a request, if it is to be followed. path: of its route."""
+        now = time.monotonic()
+        if self._rate.wait(None, now):
+            return None
         context = None
         if b"traceparent" in request.headers:
             named = {name: request.headers.get(name.encode(), b"") for name in ("traceparent", "tracestate")}
@@ -129,6 +135,7 @@ class Tracer:
                 context = None
         if context is None and self._chance() >= self._share:
             return None
+        self._rate.take(None, now)
         method = request.method.decode("latin-1")
         span = self._tracer.start_span(f"{method} {path}", context, self._server)
         span.set_attributes({"http.request.method": method, "http.route": path, "client.address": request.address})

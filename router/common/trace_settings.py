@@ -36,6 +36,13 @@ class TraceOptions(Section):
     queue: int = option(
         2048, "spans that may wait to be sent; beyond, the oldest are dropped", unit="spans", ge=512, le=1_000_000
     )
+    per_second: float = option(
+        100.0,
+        "requests that each router follows at most, and in a burst those of ten seconds: a sender's traceparent may "
+        "ask for it with each request",
+        unit="requests",
+        ge=0.1,
+    )
     timeout: float = option(5.0, "how long the receiver may take for what it is sent", unit="s", ge=0.1)
 
 

@@ -53,6 +53,13 @@ def test_who_is_followed(traceparent: bytes | None, chance: float, followed: boo
     tracer.close()
 
 
+def test_whoever_asks_for_it_no_more_are_followed_than_may_be(collector: Collector) -> None:
+    tracer = Tracer(TraceOptions(collector.url, per_second=0.1), 0)
+    asked = [tracer.follows(request((b"traceparent", SAMPLED)), "/update/") for _ in range(3)]
+    assert [followed is not None for followed in asked] == [True, False, False]
+    tracer.close()
+
+
 def test_a_push_that_is_refused_has_failed_and_its_spans_end(collector: Collector) -> None:
     tracer = Tracer(TraceOptions(collector.url, 1.0), 0)
     followed = tracer.follows(request((b"traceparent", SAMPLED)), "/update/")
