@@ -144,7 +144,7 @@ class AdminAccess:
                 action=scope["method"],
                 target=_path(scope),
                 outcome=outcome,
-                request="",
+                request_id="",
             )
 
 

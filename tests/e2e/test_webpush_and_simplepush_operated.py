@@ -275,7 +275,7 @@ def test_what_is_done_leaves_a_line(farm: Farm, operator: Operator) -> None:
     with Device(farm) as device:
         device.hello()
         operator("POST", f"/devices/{device.uaid}/disconnect", headers={"X-Request-Id": "line-1"})
-    (line,) = [event for event in farm.events("admin.action") if event["request"] == "line-1"]
+    (line,) = [event for event in farm.events("admin.action") if event["request_id"] == "line-1"]
     assert (line["action"], line["target"]) == ("POST /devices/{device}/disconnect", device.uaid)
     assert (line["outcome"], line["role"], line["address"]) == ("ok", "act", "127.0.0.1")
 

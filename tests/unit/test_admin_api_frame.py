@@ -110,7 +110,7 @@ def test_what_acts_leaves_a_line_whatever_comes_of_it(caplog: pytest.LogCaptureF
     ask("POST", "/things/bob", json={}, headers={"X-Request-Id": "two"})
     ask("GET", "/things/ann")
     lines = [vars(record)["farm_fields"] for record in caplog.records if record.message == "admin.action"]
-    assert [(line["action"], line["target"], line["outcome"], line["request"]) for line in lines] == [
+    assert [(line["action"], line["target"], line["outcome"], line["request_id"]) for line in lines] == [
         ("POST /things/{name}", "ann", "ok", "one"),
         ("POST /things/{name}", "bob", "bad_request", "two"),
     ]

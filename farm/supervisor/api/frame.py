@@ -195,7 +195,9 @@ class _Served:
             response = error(refused.code, refused.message)
         except Exception as defect:
             outcome = FAILED
-            logs.limited("admin.route_failed", at="error", per=route.path, route=route.path, exc=defect)
+            logs.limited(
+                "admin.route_failed", at="error", per=route.path, exc=defect, route=route.path, request_id=request_id
+            )
             response = error(FAILED, "a defect of the farm: its log has a trace")
         if route.role == ACT:
             client = request.client
@@ -206,7 +208,7 @@ class _Served:
                 action=f"{route.method} {route.path}",
                 target=" ".join(str(part) for part in request.path_params.values()),
                 outcome=outcome,
-                request=request_id,
+                request_id=request_id,
             )
         response.headers["X-Request-Id"] = request_id
         response.headers["Cache-Control"] = "no-store"
