@@ -151,10 +151,10 @@ class TlsWire:
         except BaseException:
             self._empty()
             raise
-        self.handshakes += 1
-        self.resumed += bool(tls.session_reused)
         text = self._behind(fd, tls) if self._in.pending else b""
         self._send_or_fail(fd)
+        self.handshakes += 1
+        self.resumed += bool(tls.session_reused)
         return text
 
     def _behind(self, fd: int, tls: ssl.SSLObject) -> bytes:

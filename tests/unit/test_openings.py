@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import ssl
 from collections.abc import Iterator
 
 import pytest
@@ -175,3 +176,21 @@ def test_plain_http_instead_of_tls(
         for _ in range(2):
             openings.go_on(fd)
     assert (failed.value.step, failed.value.plain_http, failed.value.address) == (TLS, True, address)
+
+
+def test_junk_that_comes_with_the_end_of_a_handshake(
+    wire: TlsWire, files: Files, ends: tuple[int, socket.socket]
+) -> None:
+    fd, theirs = ends
+    openings = Openings(PROXIES, wire, 2)
+    openings.begin(fd, OTHER_PEER, True)
+    client = TlsClient(theirs, trusting(files.certificate, version=ssl.TLSVersion.TLSv1_3))
+    client.turn()
+    assert openings.go_on(fd) is None
+    client.receive()
+    client.tls.do_handshake()
+    theirs.sendall(client.sealed(b"") + bytes(64))
+    with pytest.raises(OpeningFailed) as failed:
+        openings.go_on(fd)
+    assert failed.value.step == TLS
+    assert wire.handshakes == 0  # it counts as one that has failed
