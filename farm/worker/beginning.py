@@ -80,4 +80,4 @@ class Beginning:
         refusal = Refusal.of(PLAIN_HTTP)
         # The alert that says why is out: what else has come is read and thrown away, or it might not reach the client.
         last = connection.transport.refusal(refusal, None) if failed.plain_http else b""
-        self._output.finish(connection, last)
+        self._output.finish(connection, last, why=f"TLS handshake: {failed}")

@@ -114,11 +114,13 @@ class LoggedOutput(Output):
         self._log.ends(connection.fd, "peer", code, payload[2:].decode())
         super().close_back(connection, payload)
 
-    def finish(self, connection: Connection, last: bytes, finder: Finder | None = None) -> bool:
+    def finish(self, connection: Connection, last: bytes, finder: Finder | None = None, why: str = "") -> bool:
         """As `Output.finish`."""
-        if last.startswith(_HTTP) and connection.phase != CLOSING:
-            status = int(last[len(_HTTP) : len(_HTTP) + _STATUS_DIGITS])
-            self._log.ends(connection.fd, "server", 0, f"answered {status}")
+        if connection.phase != CLOSING:
+            if last.startswith(_HTTP):
+                why = f"answered {int(last[len(_HTTP) : len(_HTTP) + _STATUS_DIGITS])}"
+            if why:
+                self._log.ends(connection.fd, "server", 0, why)
         return super().finish(connection, last, finder)
 
     def drop(self, connection: Connection, why: str = "") -> None:

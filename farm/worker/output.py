@@ -245,9 +245,10 @@ class Output:
         due = self.due(connection, None) if self._busy else b""
         self.finish(connection, b"".join((due, *(before or ()), transport.close(code, reason))), finder)
 
-    def finish(self, connection: Connection, last: bytes, finder: Finder | None = None) -> bool:
+    def finish(self, connection: Connection, last: bytes, finder: Finder | None = None, why: str = "") -> bool:
         """Send the last bytes. finder: looks for the peer's close, and nothing more is sent until it has come.
 
+        why: as for `drop`.
         Then our direction is shut, and the peer ends the connection, or the close timeout does: to close at once
         while something of the peer's is unread would reset the connection and could swallow what was sent.
         Returns: whether the kernel has all."""

@@ -7,9 +7,11 @@ import json
 import logging
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support.certificates import write
 from support.shard import Shard, Talker
 
 from farm.dialects import specs
@@ -18,8 +20,14 @@ from farm.settings import WorkerOptions
 from farm.transports.frames import CLOSE
 from farm.transports.request import Request
 from farm.worker.device_log import dialect_of
+from farm.worker.edge import Edge
 from farm.worker.shared_path import Undecided
 from router.common import logs
+from router.common.client_address import Networks
+from router.common.openings import Openings
+from router.common.tls import Contexts
+from router.common.tls_settings import TlsOptions
+from router.common.wires import TlsWire
 
 Lines = Callable[[], list[dict[str, Any]]]
 
@@ -103,6 +111,21 @@ def test_a_request_that_is_refused_has_its_status(shard: Shard, lines: Lines) ->
     shard.sockets.drop_all()
     (line,) = lines()
     assert (line["by"], line["reason"], "dialect" in line) == ("server", "answered 404", False)
+
+
+def test_a_tls_handshake_that_fails_is_the_reason(lines: Lines, tmp_path: Path) -> None:
+    files = write(tmp_path, "localhost")
+    wire = TlsWire(Contexts(TlsOptions(certificate=(str(files.certificate),), key=(str(files.key),))).front)
+    shard = Shard(log={"devices": 1.0}, edge=Edge(wire, Openings(Networks(()), wire, 16)))
+    client = shard.connect()
+    client.sendall(b"\x16\x03\x01\x00\x05junk!")
+    shard.turn()
+    client.close()
+    shard.turn()
+    (line,) = lines()
+    shard.close()
+    assert line["by"] == "server"
+    assert line["reason"].startswith("TLS handshake: ")
 
 
 def test_a_client_that_sends_no_request_is_told_of(shard: Shard, lines: Lines) -> None:

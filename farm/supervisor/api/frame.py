@@ -91,7 +91,7 @@ class ApiContext:
         """
         answer = await self.farm.link.manage(action, arguments)
         if answer is None:
-            raise ApiError(UNAVAILABLE, "no router answers; whether it was done is not known")
+            raise ApiError(UNAVAILABLE, "no router answers; what was to be changed may have been changed all the same")
         if (error := answer.get("error")) is not None:
             code = error.get("code")
             raise ApiError(code if code in STATUSES else FAILED, str(error.get("message", "")))
