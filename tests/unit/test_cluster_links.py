@@ -351,9 +351,9 @@ def test_nothing_is_lost_where_the_connection_breaks_many_times(tmp_path: Path, 
                         ends.pump()
                     else:
                         link.pump()
+                connections = cutter.connections
                 cutter.cut()
                 if chance.random() < 0.5:  # the connection is there again before the ends look
-                    connections = cutter.connections
                     with trio.fail_after(HANG_S):
                         while cutter.connections == connections:
                             await trio.sleep(0.01)
