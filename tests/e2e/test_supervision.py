@@ -270,8 +270,11 @@ def hangups(farm: Farm) -> Iterator[None]:
         "  time.sleep(0.002)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(farm.log_file), str(farm.data)]) as process:
-        yield
-        assert process.wait(20) == 0
+        try:
+            yield
+            assert process.wait(20) == 0
+        finally:
+            process.kill()  # which goes on for ever if the farm has not started
 
 
 @pytest.mark.parametrize("redirections", ["<&- >&- 2>&-", "2>&-"])
