@@ -110,18 +110,25 @@ def describe(found: Limits) -> list[str]:
 
 
 def no_room(found: Limits) -> str:
-    """Why there is room for no connection at all, and what to do about it; "" if there is room."""
-    if found.connections:
+    """Why there is room for no connection at all, and what to do about it; "" if there is room.
+
+    Memory is no reason: what a process takes is an estimate, and forked ones share much of it.
+    """
+    if found.by_descriptors == 0:
+        name, remedy = (
+            "descriptors",
+            f"a process may open {count(found.descriptors)} descriptors, and the farm itself needs {found.reserved} of"
+            " each: raise the limit (ulimit -Hn, or LimitNOFILE= of the unit)",
+        )
+    elif found.by_files == 0:
+        name, remedy = (
+            "fs.file-max",
+            "all processes together may open too few files: raise it (sysctl fs.file-max), to more than"
+            f" {found.processes * found.reserved:,}",
+        )
+    else:
         return ""
-    remedies = {
-        "descriptors": f"a process may open {count(found.descriptors)} descriptors, and the farm itself needs"
-        f" {found.reserved} of each: raise the limit (ulimit -Hn, or LimitNOFILE= of the unit)",
-        "fs.file-max": f"all processes together may open too few files: raise it (sysctl fs.file-max), to more than"
-        f" {found.processes * found.reserved:,}",
-        "memory": f"{size(found.memory_bytes)} are available, and its {found.processes} processes alone need"
-        f" {size(found.processes * BYTES_PER_PROCESS)}: free some, or have fewer (farm.workers, router.routers)",
-    }
-    return f"no room for any connection, by {found.bound}: {remedies[found.bound]}"
+    return f"no room for any connection, by {name}: {remedy}"
 
 
 def raise_descriptor_limit() -> int:
