@@ -20,6 +20,7 @@ from farm.admin_client import AdminClient
 from farm.cli.tables import cell
 from farm.control import ControlError, Supervisor
 from farm.doctor import Check
+from router.common.histogram import without_buckets
 from router.common.options import Settings
 from router.store.lease import MAX_OFFSET_S
 
@@ -74,7 +75,7 @@ def print_status(status: Mapping[str, Any]) -> None:
     if isinstance(cluster := status.get("cluster"), dict):
         _print_hosts(console, _rows(cluster.get("hosts")), _rows(cluster.get("placements")))
     for title, row in routers:
-        numbers = ((name, value) for name, value in row.items() if name not in ("number", *_COLUMNS))
+        numbers = ((name, value) for name, value in without_buckets(row).items() if name not in ("number", *_COLUMNS))
         counted = {name: value for name, value in numbers if value is False or value not in (0, None)}
         _print_pairs(console, title, counted)
 

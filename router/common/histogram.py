@@ -49,6 +49,20 @@ def counts_in(row: Mapping[str, Any], name: str) -> list[int] | None:
         return None
 
 
+def without_buckets(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for people: of each histogram its 99th percentile in ms (`hello_p99_ms`) instead of its numbers."""
+    sums = {key for key in row if key.endswith("_seconds_sum")}
+    names = {key.removesuffix("_sum"): counts for key in sums if (counts := counts_in(row, key.removesuffix("_sum")))}
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        name, _, part = key.rpartition("_le_") if "_le_" in key else key.rpartition("_")
+        if name not in names:
+            found[key] = value
+        elif part == "sum" and (p99 := quantile(names[name], 0.99)) is not None:
+            found[f"{name.removesuffix('_seconds')}_p99_ms"] = round(1000 * p99, 1)
+    return found
+
+
 def added(rows: Iterable[Mapping[str, Any]], name: str) -> list[int]:
     """The same of several rows together; of what is not there, zeros."""
     total = [0] * len(_LES)

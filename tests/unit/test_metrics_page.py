@@ -14,7 +14,7 @@ from support.installed import find_program
 from farm.dialects import specs
 from farm.supervisor.admin import metrics_page
 from farm.supervisor.reload_file import OUTCOMES
-from router.common.histogram import BOUNDS, Histogram, added, counts_in, quantile
+from router.common.histogram import BOUNDS, Histogram, added, counts_in, quantile, without_buckets
 from router.common.metrics import RouterCounters, WorkerCounters
 from router.dialects import all_metrics
 
@@ -105,3 +105,12 @@ def test_a_histogram_of_nothing_has_no_quantile_and_one_beyond_all_bounds_has_th
     histogram = Histogram()
     histogram.observe(-0.001)  # by a clock that was set back
     assert histogram.counts[0] == 1
+
+
+def test_people_see_one_number_of_a_histogram() -> None:
+    histogram = Histogram()
+    histogram.observe(0.0021)
+    histogram.observe(0.4)
+    none = Histogram().snapshot("hello_seconds")
+    row = {"pushes": 3, **histogram.snapshot("push_seconds"), **none, "x_le_7": 1, "store_seconds_sum": 4}
+    assert without_buckets(row) == {"pushes": 3, "push_p99_ms": 494.0, "x_le_7": 1, "store_seconds_sum": 4}
