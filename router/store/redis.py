@@ -93,6 +93,7 @@ class RedisStore:
         self._servers = self._partitions.servers
         self.lease = self._ownership.lease
         self._batches = 0
+        self._gone: Gone | None = None
         self._ceiling = 0
         self._unmeasured = 0
         self._guessed = 0
@@ -107,7 +108,8 @@ class RedisStore:
         run_apart(self._servers.check)
 
     def watch(self, gone: Gone) -> None:
-        """See `Store.watch`. What expires here goes by itself, and a script only counts what it evicts."""
+        """See `Store.watch`. What expires here goes by itself."""
+        self._gone = gone
 
     async def open(self) -> None:
         """See `Store.open`."""
@@ -129,7 +131,7 @@ class RedisStore:
     async def apply(self, writes: Writes, reads: Reads, now: int) -> Results:
         """See `Store.apply`."""
         try:
-            batch = RedisBatch(writes, reads, now, self._options)
+            batch = RedisBatch(writes, reads, now, self._options, self._gone)
         except _UNWRITABLE as error:
             raise BadBatchError(f"Redis {self._where}: the batch cannot be written: {error}") from error
         self._raise_ceiling(writes)

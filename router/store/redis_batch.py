@@ -23,7 +23,7 @@ from router.common.position import (
     Position,
 )
 from router.common.settings import StoreOptions
-from router.store.base import ANY_VERSION, Append, LogName, LogSize, Reads, Results, Writes, limits
+from router.store.base import ANY_VERSION, Append, Gone, LogName, LogSize, Reads, Results, Writes, limits
 from router.store.changes import (
     KEEP_EXPIRY,
     STAMP_BYTES,
@@ -98,13 +98,14 @@ class _Group:
 
 
 class RedisBatch:
-    """One `apply`. now: unix seconds.
+    """One `apply`. now: unix seconds. gone: told of what is evicted.
 
     Raises: ValueError, struct.error, UnicodeEncodeError and the like for what can never be written.
     """
 
-    def __init__(self, writes: Writes, reads: Reads, now: int, options: StoreOptions) -> None:
+    def __init__(self, writes: Writes, reads: Reads, now: int, options: StoreOptions, gone: Gone | None = None) -> None:
         self._writes = writes
+        self._gone = gone
         self._reads = reads
         self._now = now
         self._options = options
@@ -160,7 +161,10 @@ class RedisBatch:
         """
         refused, evicted, others, full, answers = reply
         results = self.results
-        results.evicted += evicted
+        results.evicted += len(evicted) // 3
+        if self._gone is not None:
+            for device, slot, version in zip(*[iter(evicted)] * 3, strict=True):
+                self._gone("evicted", device, slot.decode(), int.from_bytes(version))
         lost = [partitions[at] for at in others]
         groups = [self._groups[place] for place in partitions if place not in lost]
         if refused:

@@ -2,14 +2,14 @@
 -- ARGV: 3 number of the batch ('': it only reads), 4 number of the router, 5 to 8 limits of inboxes, then for each
 -- partition '@', the beginning of its keys, the owner's token, a ceiling of sequences or '', how many of its arguments
 -- follow, and these: operations with their arguments.
--- Returns: the puts that found no room, by number; how many items gave their place; the partitions that are another's,
--- by place; whether the server has no memory left; the answers in order.
+-- Returns: the puts that found no room, by number; device, slot and version of each item that gave its place; the
+-- partitions that are another's, by place; whether the server has no memory left; the answers in order.
 --
 -- A server that has none refuses what enlarges, and only as long as a script has not written anything. So the number of
 -- the batch is written first: if that is refused, nothing else that enlarges is tried, while removals and reads are.
 local batch, router = args[3], tonumber(args[4])
 local limit, limit_bytes, crowd, large = tonumber(args[5]), tonumber(args[6]), tonumber(args[7]), tonumber(args[8])
-local refused, evicted, others, answers = {}, 0, {}, {}
+local refused, evicted, others, answers = {}, {}, {}, {}
 local marked, full = batch == '', false
 local at, last, puts, place, base, inbox = 9, #args, 0, -1, '', ''
 
@@ -20,9 +20,8 @@ while at <= last do
     if not full then
       local key, slot, item, life = inbox .. args[at + 1], args[at + 2], args[at + 3], args[at + 4]
       local size = call('HLEN', key)
-      local room, gone = make_room(key, slot, item, size, limit, limit_bytes, crowd, large)
+      local room, gone = make_room(key, slot, item, size, limit, limit_bytes, crowd, large, evicted, args[at + 1])
       if room then
-        evicted = evicted + gone
         call('HSET', key, slot, item)
         if size == gone then
           call('SADD', base .. 'full', args[at + 1])

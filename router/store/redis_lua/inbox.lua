@@ -1,9 +1,10 @@
 -- Inboxes: hashes of slot -> item. The head of an item: version, sequence, expiry (8 bytes each), urgency, has a body.
 local ITEM_HEAD = 26
 
--- Whether there is room for an item in an inbox of this size, and how many others have gone for it.
+-- Whether there is room for an item in an inbox of this size, and how many others have gone for it: `given` gets the
+-- device, the slot and the version of each.
 -- The rules are those of router/store/memory.py.
-local function make_room(key, slot, item, size, limit, limit_bytes, crowd, large)
+local function make_room(key, slot, item, size, limit, limit_bytes, crowd, large, given, device)
   local urgency, length = byte(item, 25), #item - ITEM_HEAD
   if urgency == 0 then
     if size < limit then return true, 0 end
@@ -28,7 +29,7 @@ local function make_room(key, slot, item, size, limit, limit_bytes, crowd, large
         local worth = byte(other, 25)
         if worth >= 1 and worth <= urgency then
           local high, low = unpack('>I4I4', other, 9)
-          candidates[#candidates + 1] = {all[i], worth, high, low, #other - ITEM_HEAD}
+          candidates[#candidates + 1] = {all[i], worth, high, low, #other - ITEM_HEAD, sub(other, 1, 8)}
         end
       end
     end
@@ -47,7 +48,11 @@ local function make_room(key, slot, item, size, limit, limit_bytes, crowd, large
     total = total - candidates[gone][5]
   end
   if count > limit or total > limit_bytes then return false, 0 end
-  for i = 1, gone do call('HDEL', key, candidates[i][1]) end
+  for i = 1, gone do
+    local candidate, at = candidates[i], #given
+    call('HDEL', key, candidate[1])
+    given[at + 1], given[at + 2], given[at + 3] = device, candidate[1], candidate[6]
+  end
   return true, gone
 end
 
