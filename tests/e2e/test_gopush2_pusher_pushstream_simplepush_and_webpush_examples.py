@@ -1,0 +1,246 @@
+"""The programs in examples/, as they stand there, against one farm. Those that send in bulk, and the main server, have
+tests of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import pytest
+import websocket
+from support.chromium import Chromium, Tab, find_chromium
+from support.farm_fixture import PATIENCE_S, ROOT, Farm, curl, environ, running_farm, until
+from support.gopush2 import new_key
+from support.installed import NPM, find_program, npm_file
+from support.interpreters import Interpreter, php, ruby
+from support.pushstream import Socket, new_channel
+from support.simplepush import Device, put
+from support.web_site import Reply, Request, Site
+from support.webpush import UserAgent
+from support.webpush_demo import Receiver, decoded
+
+EXAMPLES: Final = ROOT / "examples"
+DATA: Final = {"text": 'Grüße "<&>" \\', "number": 7}
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    settings = {
+        "pusher.apps": EXAMPLES / "pusher_apps.json",
+        "dialects.gopush2": True,
+        "dialects.pushstream": True,
+        "store.kind": "memory",
+    }
+    with running_farm(tmp_path_factory.mktemp("farm") / "data", settings, workers=1) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The examples, with npm's packages beside them, as after npm install."""
+    found = tmp_path_factory.mktemp("as-installed") / "examples"
+    shutil.copytree(EXAMPLES, found, ignore=shutil.ignore_patterns("node_modules", "__pycache__"))
+    (found / "node_modules").symlink_to(NPM / "node_modules")
+    return found
+
+
+def run(interpreter: Interpreter, cwd: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*interpreter.command, *arguments],
+        cwd=cwd,
+        env=environ() | interpreter.environment,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def succeeded(interpreter: Interpreter, cwd: Path, *arguments: str, stdin: str = "") -> str:
+    """Run a program that must end with 0. Returns: what it has printed."""
+    done = run(interpreter, cwd, *arguments, stdin=stdin)
+    assert done.returncode == 0, done
+    return done.stdout
+
+
+@contextmanager
+def listening(folder: Path, *command: str) -> Iterator[Iterator[str]]:
+    """A device that runs until the end of the block. Yields: the lines that it prints."""
+    with subprocess.Popen(command, cwd=folder, env=environ(), stdout=subprocess.PIPE, text=True) as process:
+        deadline = threading.Timer(PATIENCE_S, process.kill)  # ends the lines
+        deadline.start()
+        try:
+            assert process.stdout is not None
+            yield (line.rstrip("\n") for line in process.stdout)
+        finally:
+            deadline.cancel()
+            process.kill()
+
+
+def node(package: str = "") -> Interpreter:
+    program = find_program("node")
+    if package:
+        npm_file(f"{package}/package.json")
+    return Interpreter([program], {})
+
+
+def shell(farm: Farm) -> Interpreter:
+    find_program("curl"), find_program("openssl")
+    return Interpreter(["sh", "curl.sh"], {"FARM": farm.url(""), "NO_PROXY": "*"})
+
+
+# ---------------------------------------------------------------------- senders
+
+
+@contextmanager
+def subscribed(farm: Farm, channel: str) -> Iterator[Any]:
+    """A subscriber of the application in pusher_apps.json. Yields: what waits for its next message."""
+    socket = websocket.create_connection(f"{farm.device_url}app/shop-key?protocol=7", timeout=PATIENCE_S)
+    try:
+        socket.recv()
+        socket.send(json.dumps({"event": "pusher:subscribe", "data": {"channel": channel}}))
+        socket.recv()
+        yield lambda: json.loads(socket.recv())
+    finally:
+        socket.shutdown()
+
+
+@pytest.mark.parametrize("name", ["pusher_send.php", "pusher_send.rb", "pusher_send.mjs", "curl.sh"])
+def test_an_event_by(farm: Farm, folder: Path, name: str) -> None:
+    ways = {".php": php, ".rb": ruby, ".mjs": lambda: node("pusher")}
+    if name == "curl.sh":
+        interpreter, first = shell(farm), ["pusher"]
+    else:
+        interpreter, first = ways[Path(name).suffix](), [name, farm.url("")]
+    with subscribed(farm, "news") as message:
+        printed = succeeded(interpreter, folder, *first, "news", "hello", json.dumps(DATA, ensure_ascii=False))
+        event = message()
+        assert (event["event"], event["channel"], json.loads(event["data"])) == ("hello", "news", DATA)
+    assert printed.endswith("{}\n") or printed == "{}"
+    refused = run(interpreter, folder, *first, "no such channel!", "hello", "{}")
+    assert refused.returncode != 0
+
+
+def test_an_encrypted_push(farm: Farm, folder: Path) -> None:
+    receiver, python = Receiver(), Interpreter([sys.executable], {})
+    with UserAgent(farm) as browser:
+        subscription = {"endpoint": browser.register()[1], "keys": receiver.keys}
+        text = json.dumps(DATA)
+        printed = [succeeded(python, folder, "webpush_send.py", text, stdin=json.dumps(subscription)) for _ in range(2)]
+        assert printed[0] == printed[1] and printed[0].endswith("\n201\n")  # its key is kept
+        first, second = browser.notes(2)
+        assert [receiver.decrypted(decoded(note["data"])) for note in (first, second)] == [DATA, DATA]
+        gone = subscription | {"endpoint": f"{subscription['endpoint'][:-3]}AAA"}
+        refused = run(python, folder, "webpush_send.py", text, stdin=json.dumps(gone))
+        assert refused.returncode == 1 and "404" in refused.stderr
+
+
+def test_curl(farm: Farm, folder: Path) -> None:
+    sh = shell(farm)
+    with UserAgent(farm) as browser:
+        succeeded(sh, folder, "webpush", browser.register()[1])
+        assert "data" not in browser.notes(1)[0]
+    with Device(farm) as device:
+        device.hello()
+        channel, endpoint = device.register()
+        succeeded(sh, folder, "simplepush", endpoint, "5")
+        assert device.updates() == [(channel, 5)]
+    news = new_channel()
+    with Socket(farm, f"ws/{news}") as subscriber:
+        succeeded(sh, folder, "pushstream", news, "@hello")
+        assert subscriber.message()["text"] == "@hello"
+    assert run(sh, folder, "smoke", "signals").returncode == 2
+
+
+# ---------------------------------------------------------------------- devices
+
+
+def test_a_device_in_python(farm: Farm, folder: Path) -> None:
+    with listening(folder, sys.executable, "simplepush_device.py", farm.device_url) as lines:
+        endpoint = next(lines)
+        for version in (1, 2):
+            assert put(endpoint, version) == 200
+            assert next(lines).endswith(f" {version}")
+
+
+def test_a_device_in_node_that_has_a_token(farm: Farm, folder: Path) -> None:
+    (program,), key = node("ws").command, new_key()
+    token = succeeded(shell(farm), folder, "gopush2", key, "before it came").strip()
+    with listening(folder, program, "gopush2_device.mjs", farm.device_url[:-1], key, token) as lines:
+        assert next(lines).endswith(" before it came")
+        succeeded(shell(farm), folder, "gopush2", key, "now")
+        assert next(lines).endswith(" now")
+
+
+def test_a_subscriber_in_node(farm: Farm, folder: Path) -> None:
+    (program,), news = node().command, new_channel()
+    address = f"http://127.0.0.1:{farm.device_port}/ev/{news}"
+    with listening(folder, program, "pushstream_device.mjs", address) as lines:
+        assert next(lines) == "connected"
+        for text in ("one", "two"):
+            assert curl("--data", text, farm.url(f"/pub?id={news}")).status == 200
+            assert json.loads(next(lines))["text"] == text
+
+
+# ---------------------------------------------------------------------- web pages
+
+
+class Folder(Site):
+    """Serves a folder, as python -m http.server does."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def get(self, request: Request) -> Reply:
+        file = self._folder / urlsplit(request.path).path[1:]
+        if not file.is_file():
+            return Reply("", status=404)
+        kind = "text/html" if file.suffix == ".html" else "text/javascript"
+        return Reply(file.read_text(encoding="utf-8"), kind)
+
+
+def test_web_pages(farm: Farm, folder: Path, tmp_path: Path) -> None:
+    npm_file("laravel-echo/package.json")
+    sender = node("pusher")
+    with Folder(folder) as site, Chromium(find_chromium(), tmp_path) as chromium, Tab(chromium) as tab:
+
+        def text(element: str) -> str:
+            return str(tab.evaluate(f"document.querySelector('#{element}').textContent"))
+
+        tab.open(site.url(f"/simplepush_page.html?farm={farm.device_url}"))
+        endpoint = until(lambda: found if (found := text("endpoint")).startswith("http") else "", "the endpoint")
+        assert put(endpoint, 9) == 200
+        until(lambda: text("updates").endswith(" 9"), "the update")
+
+        tab.open(site.url(f"/pusher_echo.html?port={farm.device_port}"))
+        until(lambda: text("state") == "subscribed", "the subscription")
+        for event, shown in (("hello", "hello"), ("App\\Events\\OrderShipped", "OrderShipped")):
+            succeeded(sender, folder, "pusher_send.mjs", farm.url(""), "news", event, json.dumps(DATA))
+            until(lambda shown=shown: text("events").count(shown), f"{shown} on the page")
+        # What came is shown as text.
+        assert text("events").count('Grüße \\"<&>\\" \\\\') == 2
+
+
+# ---------------------------------------------------------------------- the index
+
+
+def test_every_example_is_in_the_index_and_run_by_a_test() -> None:
+    index = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests" / "e2e").glob("test_*.py"))
+    names = [name for name in os.listdir(EXAMPLES) if name not in ("README.md", "__pycache__", "node_modules")]
+    assert names
+    for name in names:
+        assert f"[{name}]({name})" in index
+        assert name in tests or f'"{Path(name).stem}", "examples"' in tests
