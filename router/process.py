@@ -167,7 +167,7 @@ class RouterProcess:
             shared,
             settings.get(Listen),
             PLAIN if self._tls is None or not tls_options.for_app_servers else TlsWire(self._tls.front),
-            tls_options.handshakes_a_turn,
+            tls_options,
         )
         self.places = places = Places.of(settings)
         self.hub.placed(places.look())

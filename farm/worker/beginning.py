@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from farm.transports.request import Refusal
 from farm.worker.address_limits import AddressLimits
 from farm.worker.addresses import Addresses
@@ -22,6 +24,7 @@ class Beginning:
 
     def __init__(
         self,
+        connections: Mapping[int, Connection],
         openings: Openings,
         tls: TlsWire | None,
         addresses: Addresses,
@@ -32,6 +35,7 @@ class Beginning:
         counters: WorkerCounters,
     ) -> None:
         """tls: the wire, where it speaks TLS. limits: None if addresses have none."""
+        self._connections = connections
         self._openings = openings
         self._tls = tls
         self._addresses = addresses
@@ -50,6 +54,8 @@ class Beginning:
         except OpeningFailed as failed:
             self._failed(connection, failed)
             return
+        if (oldest := self._openings.excess) is not None:
+            self._give_up(self._connections[oldest])
         tls = self._tls
         if tls is not None and tls.holds(fd) and connection.out is None:  # the kernel has not taken it all
             connection.out = bytearray()
@@ -63,6 +69,11 @@ class Beginning:
                 return
         if opening is not None and opening.data:
             self._inbound.handshake(connection, opening.data)
+
+    def _give_up(self, connection: Connection) -> None:
+        self._counters.handshakes_failed += 1
+        logs.limited("tls.too_many_handshakes", hint="tls.max_handshakes")
+        self._output.drop(connection, "too many TLS handshakes at once")
 
     def _failed(self, connection: Connection, failed: OpeningFailed) -> None:
         if failed.silent:

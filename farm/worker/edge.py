@@ -39,7 +39,9 @@ class Edge:
         options, listen = settings.get(TlsOptions), settings.get(Listen)
         tls = TlsWire(contexts.front) if contexts is not None and options.for_devices else None
         proxies = Networks(listen.proxy_from)
-        openings = Openings(proxies, tls, options.handshakes_a_turn) if proxies or tls is not None else None
+        openings = None
+        if proxies or tls is not None:
+            openings = Openings(proxies, tls, options.handshakes_a_turn, options.max_handshakes)
         return cls(tls, openings, Networks(listen.forwarded_from), options.max_relayed)
 
 

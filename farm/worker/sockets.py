@@ -195,7 +195,7 @@ class Sockets:
             tls is not None,
         )
         if openings is not None:
-            Beginning(openings, tls, addresses, address_limits, interest, output, inbound, counters)
+            Beginning(connections, openings, tls, addresses, address_limits, interest, output, inbound, counters)
         self.relays = relays = (
             None if tls is None else Relays(poller, tls, edge.max_relayed, clock, options.close_timeout, counters)
         )

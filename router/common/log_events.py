@@ -168,6 +168,8 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "tls.not_renewed": "The files of tls.certificate and tls.key have changed and cannot be used: `why`. What was read "
     "before stays in use.",
     "tls.renewed": "The files of tls.certificate and tls.key have changed; new connections are shown what is in them.",
+    "tls.too_many_handshakes": "More TLS handshakes go on than tls.max_handshakes: the one that began first is closed. "
+    "In a storm of honest clients raise the limit; otherwise somebody begins handshakes and does not finish them.",
     "trace.not_sent": "So many spans of traces could not be sent, and are lost; pushes are not concerned.",
     "turn.failed": "A callback of the event loop raised an error; the trace follows.",
     "worker.beat_failed": "A worker's heartbeat could not be made; the next one is tried.",

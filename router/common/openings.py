@@ -7,6 +7,7 @@ first request, and is looked after by its port.
 from __future__ import annotations
 
 import socket
+import sys
 from typing import Final, NamedTuple
 
 from router.common.client_address import Networks
@@ -58,8 +59,11 @@ class _Step(NamedTuple):
 class Openings:
     """The connections of a process that have not begun yet."""
 
-    def __init__(self, proxies: Networks, wire: TlsWire | None, handshakes_a_turn: int) -> None:
-        """proxies: of their connections a header of the PROXY protocol is expected. wire: None without TLS."""
+    def __init__(
+        self, proxies: Networks, wire: TlsWire | None, handshakes_a_turn: int, max_handshakes: int = sys.maxsize
+    ) -> None:
+        """proxies: of their connections a header of the PROXY protocol is expected. wire: None without TLS.
+        max_handshakes: that may be going on."""
         self._proxies = proxies
         self._wire = wire
         self._most = handshakes_a_turn
@@ -67,6 +71,9 @@ class Openings:
         self.behind = False
         """Whether there was more to do in the last turn than may be: then it is no time for more connections."""
         self._steps: dict[int, _Step] = {}
+        self._max_handshakes = max_handshakes
+        self._going_on: dict[int, None] = {}
+        """Handshakes of which something has come, in the order in which that was."""
 
     def __bool__(self) -> bool:
         """Whether there are any."""
@@ -122,12 +129,19 @@ class Openings:
             self._left += not self._wire.answered
             if not step.begun:
                 self._steps[fd] = step._replace(begun=True)
+                self._going_on[fd] = None
             return None
         except HandshakeFailed as error:
             silent = error.ended and not step.begun
             raise OpeningFailed(TLS, str(error), error.plain_http, silent, step.address) from None
-        del self._steps[fd]
+        self.forget(fd)
         return Opening(data, step.address)
+
+    @property
+    def excess(self) -> int | None:
+        """The handshake that has been going on for longest, if more of them are than may be: it is to be closed. An
+        honest one takes a few round trips; one that is never finished has up to 150 KiB here."""
+        return next(iter(self._going_on)) if len(self._going_on) > self._max_handshakes else None
 
     def named(self, fd: int) -> str | None:
         """The client of one of these, once a proxy has named it."""
@@ -136,6 +150,7 @@ class Openings:
     def forget(self, fd: int) -> None:
         """A connection was closed; it need not be one of these."""
         self._steps.pop(fd, None)
+        self._going_on.pop(fd, None)
 
     def _proxy_header(self, fd: int, step: _Step) -> _Step:
         """Read a header, or what has come of it, and nothing that is behind it. Raises: OpeningFailed."""

@@ -47,6 +47,12 @@ class TlsOptions(Section):
         unit="steps",
         ge=1,
     )
+    max_handshakes: int = option(
+        1000,
+        "handshakes that may be going on in a process, 44 to 150 KiB each; beyond, the one that began first is closed",
+        unit="handshakes",
+        ge=1,
+    )
     max_relayed: int = option(
         256,
         "connections of app servers with TLS that came to the device port, for each worker, which relays them to a "

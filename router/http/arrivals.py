@@ -20,6 +20,7 @@ from router.common.openings import PROXY, OpeningFailed, Openings
 from router.common.poller import READ, Poller
 from router.common.refusals import PLAIN_HTTP, REQUEST_TIMEOUT, TOO_MANY
 from router.common.settings import EndpointOptions, Listen
+from router.common.tls_settings import TlsOptions
 from router.common.wires import TlsWire, Wire
 from router.http.acceptor import Acceptor
 from router.http.clients import Arriving, Client, Clients
@@ -40,7 +41,7 @@ class Arrivals:
         listen: Listen,
         counters: RouterCounters,
         wire: Wire,
-        handshakes_a_turn: int,
+        tls: TlsOptions,
         answered: Callable[[Client], None],
         close: Callable[[Client], None],
     ) -> None:
@@ -56,7 +57,7 @@ class Arrivals:
         self._tls = isinstance(wire, TlsWire)
         proxies = Networks(listen.proxy_from)
         self._openings = (
-            Openings(proxies, wire if isinstance(wire, TlsWire) else None, handshakes_a_turn)
+            Openings(proxies, wire if isinstance(wire, TlsWire) else None, tls.handshakes_a_turn, tls.max_handshakes)
             if proxies or self._tls
             else None
         )
@@ -136,6 +137,10 @@ class Arrivals:
         except OpeningFailed as error:
             return self._failed(fd, error)
         if opening is None:
+            if (oldest := openings.excess) is not None:
+                self._counters.http_handshakes_failed += 1
+                logs.limited("tls.too_many_handshakes", hint="tls.max_handshakes")
+                self.leave(oldest)
             return None
         arriving = self._all.has_arrived(fd)
         self._counters.http_handshakes += self._tls

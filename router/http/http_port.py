@@ -18,6 +18,7 @@ from router.common.metrics import RouterCounters
 from router.common.poller import BROKEN, NOTHING, READ, WRITE, Poller
 from router.common.refusals import NOT_OWNED, REQUEST_TIMEOUT, TOO_MUCH
 from router.common.settings import EndpointOptions, Listen
+from router.common.tls_settings import TlsOptions
 from router.common.wires import PLAIN, Wire
 from router.core.gathering import Senders
 from router.gate import Gate
@@ -37,6 +38,7 @@ _AT_WORK: Final = 32
 _OPTIONS = Response(200, headers=(("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS"),))
 _UNOWNED: Final = rejection(NOT_OWNED, ("Retry-After", "2"))
 _LISTEN: Final = Listen()
+_TLS: Final = TlsOptions()
 _ALWAYS: Final = frozenset(path.encode() for path in health.PAGES)
 """Of a router whose lease is over, too."""
 
@@ -58,7 +60,7 @@ class HttpPort:
         shared: bool = False,
         listen: Listen = _LISTEN,
         wire: Wire = PLAIN,
-        handshakes_a_turn: int = 1,
+        tls: TlsOptions = _TLS,
     ) -> None:
         """shared: other routers accept from this listener, too. listen: which proxies are believed. wire: a `TlsWire`
         where the port speaks TLS."""
@@ -84,7 +86,7 @@ class HttpPort:
             listen,
             counters,
             wire,
-            handshakes_a_turn,
+            tls,
             self._answered.add,
             self._close,
         )

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.certificates import write
 from support.farm_fixture import until
-from support.router_port import GET, HANDSHAKES_A_TURN, LARGE, LATER, PAGE, POST, Rig
+from support.router_port import GET, HANDSHAKES_A_TURN, LARGE, LATER, MAX_HANDSHAKES, PAGE, POST, Rig
 from support.tls_client import TlsClient, trusting
 
 from router.common.tls import Contexts
@@ -153,6 +153,19 @@ def test_handshakes_are_bounded_a_turn_and_have_an_end(tmp_path: Path) -> None:
         rig.port.tick()
         assert silent.recv(1) == b""
         assert rig.counters.http_connections == 1 + len(storm)
+
+
+def test_of_too_many_handshakes_the_one_that_began_first_is_closed(tmp_path: Path) -> None:
+    with running(tmp_path) as (rig, certificate):
+        context = trusting(certificate)
+        halves = []
+        for _ in range(MAX_HANDSHAKES + 1):
+            halves.append(client := TlsClient(rig.client(), context))
+            client.turn()
+            rig.turn()
+        until(lambda: (rig.settle(), rig.counters.http_handshakes_failed == 1)[1], "one is closed")
+        until(lambda: halves[0].has_ended, "the end of the first")
+        until(lambda: (rig.settle(), all(client.turn() for client in halves[1:]))[1], "the others are done")
 
 
 def test_beyond_the_limit_the_refusal_is_an_answer(tmp_path: Path) -> None:

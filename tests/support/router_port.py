@@ -11,6 +11,7 @@ from router.common.metrics import RouterCounters
 from router.common.poller import Poller
 from router.common.settings import EndpointOptions, Listen
 from router.common.tls import Contexts
+from router.common.tls_settings import TlsOptions
 from router.common.wires import PLAIN, TlsWire
 from router.http.http_port import HttpPort
 from router.http.message import Request, Response
@@ -32,6 +33,7 @@ LARGE = 6_000_000
 
 
 HANDSHAKES_A_TURN = 4
+MAX_HANDSHAKES = 30
 
 
 class Faulty(Router):
@@ -79,7 +81,7 @@ class Rig:
             self.turns,
             listen=settings.get(Listen),
             wire=PLAIN if tls is None else TlsWire(tls.front),
-            handshakes_a_turn=HANDSHAKES_A_TURN,
+            tls=TlsOptions(handshakes_a_turn=HANDSHAKES_A_TURN, max_handshakes=MAX_HANDSHAKES),
         )
 
     def _echo(self, request: Request, reply: Reply) -> None:

@@ -62,6 +62,18 @@ class TlsClient:
             self.tls.do_handshake()
         return self._out.read()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the other side has closed the connection; what came before that is thrown away."""
+        try:
+            while self.end.recv(65_536):
+                pass
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            pass
+        return True
+
     def receive(self) -> int:
         """Take what has come, undecrypted. Returns: how many bytes."""
         total = 0

@@ -123,6 +123,26 @@ def test_a_header_and_then_tls(wire: TlsWire, files: Files, ends: tuple[int, soc
     assert wire.read(fd, 100) == b"text"
 
 
+def test_of_too_many_handshakes_the_one_that_began_first_has_to_go(wire: TlsWire, files: Files) -> None:
+    openings = Openings(PROXIES, wire, 99, 2)
+    pairs = [socket.socketpair() for _ in range(4)]
+    fds = [ours.fileno() for ours, _ in pairs]
+    for ours, _ in pairs:
+        ours.setblocking(False)
+        openings.begin(ours.fileno(), OTHER_PEER, True)
+    found = []
+    for fd, (_, theirs) in zip(fds[1:], pairs[1:], strict=True):  # the first sends nothing, which takes no memory
+        theirs.sendall(TlsClient(theirs, trusting(files.certificate)).hello())
+        assert openings.go_on(fd) is None
+        found.append(openings.excess)
+    assert found == [None, None, fds[1]]
+    openings.forget(fds[1])
+    assert openings.excess is None
+    for ours, theirs in pairs:
+        wire.close(ours.detach())
+        theirs.close()
+
+
 def test_steps_of_handshakes_are_limited_in_a_turn(wire: TlsWire, files: Files) -> None:
     openings = Openings(PROXIES, wire, 2)
     pairs = [socket.socketpair() for _ in range(3)]

@@ -38,9 +38,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return write(tmp_path_factory.mktemp("tls"), "localhost")
 
 
-def tls_edge(files: Files, proxies: Networks = NOBODY, handshakes: int = 16) -> Edge:
+def tls_edge(files: Files, proxies: Networks = NOBODY, handshakes: int = 16, most: int = 1000) -> Edge:
     wire = TlsWire(Contexts(TlsOptions(certificate=(str(files.certificate),), key=(str(files.key),))).front)
-    return Edge(wire, Openings(proxies, wire, handshakes))
+    return Edge(wire, Openings(proxies, wire, handshakes, most))
 
 
 class World:
@@ -177,6 +177,22 @@ def test_who_does_not_read_is_dropped_and_nothing_is_left(files: Files) -> None:
                 break
         assert shard.counters.slow_closed == 1
         assert world.empty
+
+
+def test_of_too_many_handshakes_the_one_that_began_first_is_closed(files: Files) -> None:
+    edge = tls_edge(files, most=2)
+    shard = Shard(edge=edge)
+    with contextlib.closing(shard):
+        world = World(shard, edge, files)
+        halves = []
+        for _ in range(3):
+            halves.append(client := TlsClient(shard.connect(), world.context))
+            client.turn()
+            world.shard.turn()
+        assert shard.counters.handshakes_failed == 1
+        world.until(lambda: halves[0].has_ended)
+        for client in halves[1:]:
+            world.until(client.turn)
 
 
 def test_plain_http_is_told_that_the_port_speaks_tls(world: World) -> None:
