@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from router.common.log_events import LOG_EVENTS
 
 ROOT = Path(__file__).resolve().parents[2]
+OUTSIDE = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "deploy/README.md", "examples/README.md")
+_LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]+)\)")
 
 
 def _generator() -> ModuleType:
@@ -44,6 +47,28 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     ran = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
     assert (tmp_path / "site" / "architecture" / "index.html").exists()
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_links_of_a_page_outside_of_the_site_lead_somewhere(name: str) -> None:
+    """The site's own links, with their anchors, are looked at where it is built."""
+    page = ROOT / name
+    for target in _LINK.findall(page.read_text(encoding="utf-8")):
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path) if path else page
+        assert found.exists(), f"{name} links to {target}, which is not there"
+        if anchor:
+            assert anchor in _anchors(found.read_text(encoding="utf-8")), f"{name} links to {target}: no such heading"
+
+
+def _anchors(text: str) -> set[str]:
+    """Those that the headings of a page have on the site."""
+    headings = re.findall(r"^#+ (.*?)\s*$", text, re.MULTILINE)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading)).lower() for heading in headings}
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
 def test_files_that_the_pages_name_exist() -> None:
