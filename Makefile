@@ -16,7 +16,7 @@ PYTEST = -m pytest -p no:cacheprovider -n $(TEST_PROCESSES) --dist loadfile --no
 COVERAGE_FLOOR := 90
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools start test test-unit test-routers test-cluster test-deletion lint bench docs fuzz torture dist lock clean
+.PHONY: help install tools start test test-unit test-routers test-cluster test-deletion lint bench docs fuzz torture dist man lock clean
 
 help:
 	@echo "make start    install, then run a farm of $(WORKERS) workers in the foreground (data in ./farm-data)"
@@ -34,6 +34,7 @@ help:
 	@echo "make fuzz     install, then inputs made by chance for all that reads what others wrote; FUZZ='--seconds 600 --target http'"
 	@echo "make torture  install, then kill, stop, fill and reload a farm under traffic; TORTURE='--seconds 3600', or --help"
 	@echo "make dist     install, then build the source distribution and the wheel in dist/, and check them"
+	@echo "make man      install, then make the man pages of all commands from their help, in build/man"
 	@echo "make lock     resolve the dependencies anew and write the lock files; with UPGRADE= only what is missing"
 	@echo "make clean    remove everything that make made; ./farm-data stays"
 
@@ -114,6 +115,10 @@ dist: $(DEV)
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	$(BIN)/python -m twine check --strict dist/*
+
+man: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
+man: $(DEV)
+	$(BIN)/python docs/manpages.py build/man
 
 # The stamps: what is installed is right until a lock file or the project's own metadata changes. The project is
 # installed as a link to this tree, so a changed source needs no new install.

@@ -24,7 +24,7 @@ class Commands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Raises: click.exceptions.Exit."""
-        if not args:
+        if not args and not ctx.resilient_parsing:  # which is completion, looking for the commands
             click.echo(ctx.get_help())
             ctx.exit()
         return super().parse_args(ctx, args)
