@@ -35,6 +35,7 @@ from farm.supervisor.hang_watch import HangWatch
 from farm.supervisor.history import INTERVAL_S, History
 from farm.supervisor.last_replacement import LastReplacement
 from farm.supervisor.listeners import Listeners
+from farm.supervisor.notify import Notifier
 from farm.supervisor.preparing import prepare
 from farm.supervisor.processes import Processes
 from farm.supervisor.recent_events import RecentEvents
@@ -70,9 +71,16 @@ class Supervisor:
     """Everything that runs in the supervisor."""
 
     def __init__(
-        self, settings: Settings, workers: int, read_again: Callable[[], Settings], events: RecentEvents
+        self,
+        settings: Settings,
+        workers: int,
+        read_again: Callable[[], Settings],
+        events: RecentEvents,
+        notifier: Notifier,
     ) -> None:
-        """read_again: reads the settings again from their sources. events: of the log. Raises: ListenError."""
+        """read_again: reads the settings again from their sources. events: of the log. notifier: to the service
+        manager. Raises: ListenError.
+        """
         routers = settings.get(RouterOptions).routers
         self.listeners = Listeners(
             settings.get(Listen), workers, routers, further_ports(settings), settings.get(ClusterOptions).enabled
@@ -84,6 +92,7 @@ class Supervisor:
         self.workers = [Slot("worker", n, one) for n, one in enumerate(self.listeners.devices)]
         self.processes = Processes(lambda: self.settings)
         self.events = events
+        self._notifier = notifier
         self.history = History()
         folder, context = Path(settings.get(Data).dir), zmq.Context[zmq.Socket[bytes]]()
         many_hosts = settings.get(ClusterOptions).enabled
@@ -138,6 +147,8 @@ class Supervisor:
             nursery.start_soon(self._persist, "hangs", self._watch_for_hangs)
             nursery.start_soon(self._persist, "history", self._sample)
             nursery.start_soon(self._persist, "log_events", partial(self.processes.log_socket.run, self.events.add))
+            for name, task in self._notifier.tasks(partial(health.status, self)):
+                nursery.start_soon(self._persist, name, task)
             await self._prepare_store()
             if self._cluster is not None and not self.stopping.is_set() and await self._join(self._cluster):
                 nursery.start_soon(self._persist, "cluster", self._cluster.run)
@@ -145,6 +156,7 @@ class Supervisor:
                 nursery.start_soon(self._persist, slot.name, partial(self._keep, slot))
             nursery.start_soon(self._persist, "announce", self._announce)
             await self.stopping.wait()
+            self._notifier.stopping()
             await self.ending.run(bool(self._failed))
             admin_stop.set()
             nursery.cancel_scope.cancel()
@@ -199,6 +211,7 @@ class Supervisor:
         if not self.stopping.is_set():
             logs.error("farm.start_failed", name=process, why=why or "its own lines above say why")
             self._failed = code
+            self._notifier.stopping(f"{process}: {why or 'the log says why'}")
             self.stopping.set()
 
     async def _keep(self, slot: Slot) -> None:
@@ -253,6 +266,7 @@ class Supervisor:
             routers=len(self.placed),
             pid=os.getpid(),
         )
+        self._notifier.ready()
 
     async def _sample(self) -> None:
         sampler, expiry = Sampler(), ExpiryWatch()
@@ -290,10 +304,13 @@ class Supervisor:
     def _asked_to_reload(self) -> None:
         """Begin a reload, or report why not."""
         why = self.request_reload()
+        if why:  # the service manager may have sent the signal: then it waits for this, and for the end
+            self._notifier.reloading()
         if why and self._reload is not None:  # whose outcome is not to be lost
             logs.warning("reload.refused", why=why)
         elif why:
             self.reloads.refused(why)
+            self._notifier.reloaded()
 
     def request_reload(self) -> str:
         """Begin a reload. Returns: why not; "" if it has begun."""
@@ -306,6 +323,7 @@ class Supervisor:
         if not self.ready:
             return "the farm has not started yet: wait until GET /health answers 200"
         self._reload = Reload(self)
+        self._notifier.reloading()
         self._nursery.start_soon(self._run_reload, self._reload)
         return ""
 
@@ -321,6 +339,7 @@ class Supervisor:
             self.reloads.ended(FAILED, f"{type(error).__name__}: {error}")
         finally:
             self._reload = None
+            self._notifier.reloaded()
 
     @property
     def drain(self) -> Drain | None:
@@ -351,6 +370,7 @@ def run(settings: Settings, read_again: Callable[[], Settings]) -> int:
     log, events = settings.get(Log), RecentEvents()
     logs.copy_to(events.add)
     logs.setup(log.format, log.level, process="farm")
+    notifier = Notifier(os.environ)
     workers = settings.get(FarmOptions).count
     capacity.raise_descriptor_limit()
     limits = capacity.limits(settings, workers)
@@ -363,6 +383,6 @@ def run(settings: Settings, read_again: Callable[[], Settings]) -> int:
     priority.take(settings.get(RouterOptions).nice)
     try:
         with data_folder.held(settings):
-            return trio.run(Supervisor(settings, workers, read_again, events).run)
+            return trio.run(Supervisor(settings, workers, read_again, events, notifier).run)
     except MendableError as error:
         raise StartError(str(error)) from None

@@ -95,6 +95,7 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "link.stranger": "Something without a key of the cluster has connected to the port for other hosts; `farm doctor` "
     "of another host does so, too.",
     "link.versions_differ": "Router and worker speak no common version of the link; the line says what to upgrade.",
+    "notify.failed": "The service manager (systemd) could not be told how the farm is: `why` is the reason.",
     "parent.gone": "The supervisor has ended unexpectedly: this process ends, too.",
     "part.failed": "A line of a batch request raised an error; the trace follows.",
     "peer.answer_failed": "The request that another router's answer was for raised an error; the trace follows.",

@@ -17,6 +17,7 @@ from support.farm_fixture import PATIENCE_S
 
 from farm.settings import FarmOptions
 from farm.supervisor.children import Child
+from farm.supervisor.notify import Notifier
 from farm.supervisor.recent_events import RecentEvents
 from farm.supervisor.status_links import Answers
 from farm.supervisor.supervisor import Supervisor
@@ -67,7 +68,7 @@ def supervising(folder: Path, routers: int, **options: float) -> Iterator[tuple[
     ports = {"host": "127.0.0.1", "device_port": 0, "router_port": 0, "admin_port": 0}
     sections = ((Listen, ports), (FarmOptions, options), (RouterOptions, {"routers": routers}))
     settings = settings_with((Data, {"dir": str(folder)}), *sections)
-    found = Supervisor(settings, 2, lambda: settings, RecentEvents())
+    found = Supervisor(settings, 2, lambda: settings, RecentEvents(), Notifier({}))
     link = found.link
     found.link = told = Told(routers)  # type: ignore[assignment]
     yield found, told
