@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from py_vapid import Vapid
 from pywebpush import WebPushException, webpush
 
-# Your app server's own key pair, by which the farm knows it: made at the first start, and to be kept.
+# Your app server's own key pair, by which the farm knows it: made at the first start; keep it, and keep it secret.
 vapid = Vapid.from_file("vapid_private_key.pem")
 point = vapid.public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 print("applicationServerKey:", base64.urlsafe_b64encode(point).rstrip(b"=").decode())

@@ -30,6 +30,8 @@ from support.webpush import UserAgent
 from support.webpush_demo import Receiver, decoded
 
 EXAMPLES: Final = ROOT / "examples"
+LEFT_THERE: Final = ("node_modules", "package*.json", "*.pem", "__pycache__")
+"""By who has run them in their folder."""
 DATA: Final = {"text": 'Grüße "<&>" \\', "number": 7}
 
 
@@ -49,7 +51,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The examples, with npm's packages beside them, as after npm install."""
     found = tmp_path_factory.mktemp("as-installed") / "examples"
-    shutil.copytree(EXAMPLES, found, ignore=shutil.ignore_patterns("node_modules", "__pycache__"))
+    shutil.copytree(EXAMPLES, found, ignore=shutil.ignore_patterns(*LEFT_THERE))
     (found / "node_modules").symlink_to(NPM / "node_modules")
     return found
 
@@ -239,7 +241,8 @@ def test_web_pages(farm: Farm, folder: Path, tmp_path: Path) -> None:
 def test_every_example_is_in_the_index_and_run_by_a_test() -> None:
     index = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests" / "e2e").glob("test_*.py"))
-    names = [name for name in os.listdir(EXAMPLES) if name not in ("README.md", "__pycache__", "node_modules")]
+    found = os.listdir(EXAMPLES)
+    names = set(found) - {"README.md"} - shutil.ignore_patterns(*LEFT_THERE)(str(EXAMPLES), found)
     assert names
     for name in names:
         assert f"[{name}]({name})" in index
