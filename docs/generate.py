@@ -237,7 +237,7 @@ def admin_api_page() -> str:
 
 def files_named(text: str) -> list[str]:
     """Files and folders of the project that a page names, as `farm/worker/wheel.py` or `router/store/`."""
-    return re.findall(r"`((?:farm|router|bench|docs|deploy|tests)/[a-z0-9_/.-]*[a-z0-9/])`", text)
+    return re.findall(r"`((?:farm|router|bench|docs|deploy|tests|examples)/[a-z0-9_/.-]*[a-z0-9/])`", text)
 
 
 PAGES: Final = {
