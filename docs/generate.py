@@ -23,6 +23,7 @@ from farm.sections import all_sections
 from farm.supervisor.admin import FARM_METRICS
 from farm.supervisor.api import routes as admin_routes
 from farm.supervisor.api.frame import ApiContext
+from farm.supervisor.cluster_status import CLUSTER_METRICS
 from router.common import close_codes, refusals
 from router.common.answers import Answer, CloseCode, Table
 from router.common.exposition import LIMITED, PROCESSES
@@ -101,6 +102,9 @@ def metrics_page() -> str:
         + _table(head, _metric_rows("farm_router_", of_router))
         + "\n## Workers\n\n"
         + _table(head, _metric_rows("farm_worker_", of_worker))
+        + "\n## A cluster\n\nOnly of a farm over several hosts: each of them shows the numbers of all, "
+        "with the label `host`.\n\n"
+        + _table(head, _metric_rows("farm_", CLUSTER_METRICS))
         + f"\n## Limits\n\n`{LIMITED}_total` is a counter with a label `reason`: the option in `[limits]` that was "
         "reached. Each row has the `router` or the `shard` that counts it.\n\n"
         + _table(

@@ -35,11 +35,17 @@ SetBroadcast = Callable[[str, str, str | None], Awaitable[dict[str, Any] | None]
 FARM_METRICS: Final = (
     Number("build_info", "gauge", "1, with the farm's version and that of the interpreter."),
     Number("up", "gauge", "Whether all routers and workers serve."),
+    Number("ready", "gauge", "Whether new clients should come here, as /ready on the admin port says."),
     Number("draining", "gauge", "Whether the farm is about to stop (SIGTERM)."),
     Number("fork_server_up", "gauge", "Whether processes can be started again."),
     Number("reloads", "counter", "Reloads that have ended, by outcome: `done`, or why not."),
     Number("router_restarts", "counter", "Times the router was started again."),
     Number("worker_restarts", "counter", "Times the worker was started again."),
+    Number(
+        "worker_max_connections",
+        "gauge",
+        "Device connections that the worker may hold: worker.max_connections, or what its descriptor limit leaves.",
+    ),
     Number(
         "certificate_expiry_timestamp_seconds",
         "gauge",
@@ -59,16 +65,21 @@ def _families(status: Status, dialects: Sequence[DialectSpec]) -> Iterator[Metri
         "reloads": ("outcome",),
         "router_restarts": ("router",),
         "worker_restarts": ("shard",),
+        "worker_max_connections": ("shard",),
         "admin_refused": ("reason",),
     }
     rows: dict[str, list[tuple[list[str], float]]] = {
         "build_info": [(list(build.values()), 1)],
         "up": [([], status["status"] == "ok")],
+        "ready": [([], not status["unready"])],
         "draining": [([], status["status"] == "draining")],
         "fork_server_up": [([], status["fork_server"]["state"] == "up")],
         "reloads": [([outcome.replace(" ", "_")], number) for outcome, number in status["reloads"].items()],
         "router_restarts": [([str(row["number"])], row["restarts"]) for row in status["routers"]],
         "worker_restarts": [([str(row["shard"])], row["restarts"]) for row in status["workers"]],
+        "worker_max_connections": [
+            ([str(row["shard"])], row["max_connections"]) for row in status["workers"] if "max_connections" in row
+        ],
         "certificate_expiry_timestamp_seconds": [([], expires)] if (expires := status["certificate_expires"]) else [],
         "admin_refused": [([why], number) for why, number in status.get("admin_refused", {}).items()],
     }

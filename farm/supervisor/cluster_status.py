@@ -10,17 +10,21 @@ from prometheus_client.core import Metric
 
 from router.cluster.membership import Snapshot, isolated
 from router.common.exposition import family
+from router.common.metrics import Metric as Number
 
 NOWHERE: Final = "nowhere"
 """State of a router that is on no host that lives."""
 _OF_HOSTS: Final = (
-    ("beat_age", "farm_cluster_beat_age_seconds", "Since the host's last beat in Redis."),
-    ("routers", "farm_cluster_routers", "Routers that are on the host."),
-    ("devices", "farm_cluster_devices", "Open device connections of the host, as it said last."),
-    ("isolated", "farm_cluster_isolated", "Whether the host is cut off from the others."),
-    ("leaving", "farm_cluster_leaving", "Whether the host is about to end."),
-    ("clock_offset", "farm_cluster_clock_offset_seconds", "How far Redis' clock is ahead of the host's."),
+    ("beat_age", Number("cluster_beat_age_seconds", "gauge", "Since the host's last beat in Redis.")),
+    ("routers", Number("cluster_routers", "gauge", "Routers that are on the host.")),
+    ("devices", Number("cluster_devices", "gauge", "Open device connections of the host, as it said last.")),
+    ("isolated", Number("cluster_isolated", "gauge", "Whether the host is cut off from the others.")),
+    ("leaving", Number("cluster_leaving", "gauge", "Whether the host is about to end.")),
+    ("clock_offset", Number("cluster_clock_offset_seconds", "gauge", "How far Redis' clock is ahead of the host's.")),
 )
+_NOWHERE: Final = Number("cluster_routers_nowhere", "gauge", "Routers that are on no host.")
+CLUSTER_METRICS: Final = (*(metric for _, metric in _OF_HOSTS), _NOWHERE)
+"""Of a farm over several hosts; all but the last have the host as a label."""
 
 
 def fields(snapshot: Snapshot, me: str, since: float) -> dict[str, Any]:
@@ -60,8 +64,8 @@ def cluster_families(cluster: Mapping[str, Any]) -> Iterator[Metric]:
     hosts, placements = cluster["hosts"], cluster["placements"]
     count = Counter(host["name"] for host in hosts)
     labels = [[host["name"] if count[host["name"]] == 1 else f"{host['name']} {host['id']}"] for host in hosts]
-    for name, title, text in _OF_HOSTS:
+    for name, metric in _OF_HOSTS:
         values = [float(len(host[name]) if name == "routers" else host[name]) for host in hosts]
-        yield family("gauge", title, text, ["host"], list(zip(labels, values, strict=True)))
+        yield family(metric.kind, f"farm_{metric.name}", metric.help, ["host"], list(zip(labels, values, strict=True)))
     nowhere = float(sum(row["state"] == NOWHERE for row in placements))
-    yield family("gauge", "farm_cluster_routers_nowhere", "Routers that are on no host.", [], [([], nowhere)])
+    yield family(_NOWHERE.kind, f"farm_{_NOWHERE.name}", _NOWHERE.help, [], [([], nowhere)])

@@ -17,21 +17,30 @@ from router.common.settings import Listen
 
 
 async def status(farm: RunningFarm) -> dict[str, Any]:
-    """The whole farm. `status` is ok, starting, degraded or draining; `down` names what is missing."""
-    return _status(farm, await farm.link.ask())
+    """The whole farm. `status` is ok, starting, degraded or draining; `down` names what is missing.
+
+    `unready` says why the farm as a whole should get no new clients; empty: it is ready.
+    """
+    answers = await farm.link.ask()
+    found = _status(farm, answers)
+    return found | {"unready": _unready(farm, answers, found)}
 
 
 async def unready(farm: RunningFarm) -> list[str]:
     """Why the farm as a whole should get no new clients; empty: it is ready."""
-    answers = await farm.link.ask()
-    found = _status(farm, answers)
+    reasons: list[str] = (await status(farm))["unready"]
+    return reasons
+
+
+def _unready(farm: RunningFarm, answers: Answers, found: dict[str, Any]) -> list[str]:
+    """found: the status from these answers."""
     if found["status"] == "draining":
         return [LEAVING]
     if found["status"] == "starting":
         return ["the farm is starting: " + ", ".join(found["down"])]
     if not answers.complete or not all(slot.alive for slot in farm.placed):
         return [NO_ROUTER]
-    reasons = [] if farm.cluster is None else farm.cluster.reasons
+    reasons = [] if farm.cluster is None else list(farm.cluster.reasons)
     reasons += list(dict.fromkeys(reason for answer in answers.of.values() for reason in answer.get("unready", ())))
     serving = [row for row in found["workers"] if row["state"] == "up"]
     if not serving:

@@ -35,6 +35,7 @@ def status() -> dict[str, Any]:
     process = {"memory": 1_000_000, "cpu": 2.5, "restarts": 0}
     return {
         "status": "ok",
+        "unready": [],
         "version": "1.0",
         "python": {"implementation": "CPython", "version": "3.11.7"},
         "memory": 1_000_000,
@@ -44,7 +45,10 @@ def status() -> dict[str, Any]:
         "cluster": CLUSTER,
         "certificate_expires": 1_800_000_000.0,
         "routers": [{**of_router, **router.snapshot(), **process, "number": 0}],
-        "workers": [{**of_worker, **worker.snapshot(), **process, "shard": 0}, {"shard": 1, "restarts": 2}],
+        "workers": [
+            {**of_worker, **worker.snapshot(), **process, "shard": 0, "max_connections": 9000},
+            {"shard": 1, "restarts": 2},
+        ],
     }
 
 
@@ -67,6 +71,10 @@ def test_the_page_has_every_number() -> None:
     samples = [one for family in text_string_to_metric_families(page) for one in family.samples]
     limited = {(one.labels["reason"], one.labels["shard"]) for one in samples if one.name == "farm_limited_total"}
     assert limited >= {(one.reason, "0") for one in of_worker if one.reason} >= {("connections_per_address", "0")}
+    rooms = [(one.labels["shard"], one.value) for one in samples if one.name == "farm_worker_max_connections"]
+    assert rooms == [("0", 9000)]  # of a worker that has sent no numbers yet it is not known
+    assert found["farm_ready"].value == 1
+    assert b"farm_ready 0.0" in metrics_page(status() | {"unready": ["no worker serves"]}, specs())
     assert found["farm_router_push_delivered_seconds_sum"].value == pytest.approx(60.0015)
     assert found["farm_router_push_delivered_seconds_count"].value == 2
     below = {one.labels["le"]: one.value for one in samples if one.name == "farm_router_push_delivered_seconds_bucket"}
