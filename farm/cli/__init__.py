@@ -70,7 +70,8 @@ class _Commands(click.Group):
         return examples_last(command)
 
 
-def _version() -> str:
+def release() -> str:
+    """Which version this is."""
     from importlib import metadata
 
     try:
@@ -81,7 +82,7 @@ def _version() -> str:
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
-        click.echo(f"farm {_version()} (Python {sys.version.split()[0]})")
+        click.echo(f"farm {release()} (Python {sys.version.split()[0]})")
         context.exit()
 
 

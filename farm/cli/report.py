@@ -169,20 +169,27 @@ def drain(supervisor: Supervisor, settings: Settings, timeout: float | None) -> 
     Returns: whether the supervisor has ended in time.
     Raises: ControlError if it could not be sent.
     """
+    with progress("draining") as tell:
+        supervisor.send(signal.SIGTERM)
+        return supervisor.wait(timeout, lambda: tell(_drained(settings)))
+
+
+@contextlib.contextmanager
+def progress(text: str) -> Iterator[Callable[[str], None]]:
+    """While something goes on: this gives what shows how far it is, on a terminal all the time, elsewhere a line every
+    ten seconds."""
     console = Console(stderr=True)
     due = time.monotonic() + _LINE_S
-    with console.status("draining") as line:
+    with console.status(escape(text)) as line:
 
-        def progress() -> None:
+        def tell(changed: str) -> None:
             nonlocal due
-            text = _drained(settings)
-            line.update(text)
+            line.update(escape(changed))
             if not console.is_terminal and time.monotonic() >= due:
                 due += _LINE_S
-                console.print(text, markup=False, highlight=False, soft_wrap=True)
+                console.print(changed, markup=False, highlight=False, soft_wrap=True)
 
-        supervisor.send(signal.SIGTERM)
-        return supervisor.wait(timeout, progress)
+        yield tell
 
 
 def reload(supervisor: Supervisor, timeout: float | None) -> Mapping[str, Any]:

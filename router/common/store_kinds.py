@@ -42,17 +42,34 @@ class StoreKind:
     """Whether each router has a store of its own, with an equal part of what `store.max_bytes` allows."""
     files: bool = False
     """Whether each router has a file of its own, so that another number of routers needs other files."""
+    backup: str = ""
+    """How it is backed up, where `farm backup` cannot do it: what it is, and what to do."""
 
 
 KINDS: Final = (
     StoreKind("sqlite", "durable, in the data folder", "router.store.sqlite", frozenset(Shape), apart=True, files=True),
-    StoreKind("redis", "durable, in Redis or Valkey (redis.url)", "router.store.redis", frozenset(Shape)),
-    StoreKind("memory", "lost with the router", "router.store.memory", frozenset(Shape), apart=True),
+    StoreKind(
+        "redis",
+        "durable, in Redis or Valkey (redis.url)",
+        "router.store.redis",
+        frozenset(Shape),
+        backup="the store is the server of redis.url: copy its append-only files as its manual says, or its snapshot "
+        "after BGSAVE, or use the snapshots of a managed service",
+    ),
+    StoreKind(
+        "memory",
+        "lost with the router",
+        "router.store.memory",
+        frozenset(Shape),
+        apart=True,
+        backup="the store is in the memory of the routers, and nothing of it is kept",
+    ),
     StoreKind(
         "memcached",
         "lost with memcached, for dialects that survive that",
         "router.store.memcached",
         frozenset((Shape.INBOX, Shape.TABLE, Shape.TAKE_ONCE, Shape.SETS)),
+        backup="the store is memcached, which keeps nothing beyond its end and has no backup",
     ),
 )
 NAMES: Final = tuple(kind.name for kind in KINDS)

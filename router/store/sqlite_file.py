@@ -122,7 +122,7 @@ class SqliteFile:
             return
         try:
             with contextlib.closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)) as db:
-                self._check_version(db)
+                check_version(self._path, db)
         except sqlite3.Error as error:
             raise StoreError(f"store {self._path}: {error}") from None
 
@@ -222,18 +222,8 @@ class SqliteFile:
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
-    def _check_version(self, db: sqlite3.Connection) -> int:
-        version: int
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
-            raise StoreError(
-                f"store {self._path}: a newer release wrote it (schema {version}, this release knows "
-                f"{SCHEMA_VERSION}); start that release, or move the file away"
-            )
-        return version
-
     def _check_schema(self, db: sqlite3.Connection) -> None:
-        version = self._check_version(db)
+        version = check_version(self._path, db)
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         if version < 0 or (tables if version == 0 else not tables.issuperset(name for name, *_ in SWEPT)):
             raise StoreError(f"store {self._path}: the file is some other program's database; move it away")
@@ -258,6 +248,18 @@ class SqliteFile:
     def end(self) -> None:
         """Let the thread end after what it was given."""
         self._thread.end()
+
+
+def check_version(path: Path, db: sqlite3.Connection) -> int:
+    """The version of its schema; 0: it has none yet. Raises: StoreError if a newer release wrote it."""
+    version: int
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"store {path}: a newer release wrote it (schema {version}, this release knows "
+            f"{SCHEMA_VERSION}); start that release, or move the file away"
+        )
+    return version
 
 
 def has_rows(path: Path) -> bool:

@@ -1,0 +1,138 @@
+"""Puts a backup back into a data folder on which no farm runs.
+
+1. The data folder is held as a farm holds it, so none can start meanwhile.
+2. The files are copied into a folder in it, and looked at. Until here nothing has changed.
+3. What the data folder has had is moved into another folder in it (the data folder itself may be a mount point).
+4. The files are moved into place, the one by which the others count last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from farm.backup import files, manifest
+from farm.backup.files import Tell
+from farm.backup.making import elsewhere
+from farm.backup.manifest import BackupError, Manifest
+from farm.control import PID_FILE
+from router.common.files import open_own, read_at_most, take_folder
+from router.common.options import Settings
+from router.common.settings import Data
+from router.key_file import KEY_FILE
+from router.store import layout, sqlite_copy
+from router.store.statements import SCHEMA_VERSION
+
+_STORES: Final = ("store.sqlite3*", "store-*")
+
+
+def read(source: Path) -> Manifest:
+    """The manifest of a backup. Raises: BackupError, FileError if it is none."""
+    path = source / manifest.FILE
+    if not path.is_file():
+        raise BackupError(f"{source} is no backup: {manifest.FILE} is not in it")
+    return manifest.decode(read_at_most(path, manifest.MAX_BYTES), path)
+
+
+def restore(settings: Settings, source: Path, tell: Tell, *, replace: bool) -> tuple[Manifest, Path | None]:
+    """Put a backup back. replace: move what the data folder has aside.
+
+    Returns: what was put back, and where that is which was there before, if there was something.
+    Raises: BackupError, StoreError, FileError, OSError; then the data folder is as it was.
+    """
+    if why := elsewhere(settings):
+        raise BackupError(why)
+    data = Path(settings.get(Data).dir)
+    found = read(source)
+    if found.schema > SCHEMA_VERSION:
+        raise BackupError(
+            f"{source}: release {found.release} made it (schema {found.schema}, this release knows {SCHEMA_VERSION}): "
+            "put it back with that release"
+        )
+    take_folder(data)
+    with _held(data):
+        before = _present(data)
+        if before and not replace:
+            listed = ", ".join(path.name for path in before)
+            raise BackupError(f"{data} has {listed}: nothing is overwritten; --replace moves that aside")
+        free = shutil.disk_usage(data).free
+        if free < found.size:
+            raise BackupError(f"{data}: the backup has {found.size >> 20:,} MiB, and that disk {free >> 20:,} MiB left")
+        stage = data / f"restoring-{os.getpid()}"
+        os.mkdir(stage, 0o700)
+        try:
+            _stage(source, stage, found, tell)
+            aside = _move_aside(data, before) if before else None
+            _move_in(stage, data, found)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+    return found, aside
+
+
+@contextlib.contextmanager
+def _held(data: Path) -> Iterator[None]:
+    """Hold the pid file and the locks of all stores. Raises: BackupError if a farm, or a router, runs on the folder."""
+    with contextlib.ExitStack() as opened:
+        for path in (data / PID_FILE, *data.glob("store.sqlite3.lock"), *data.glob("store-*/router-*.sqlite3.lock")):
+            handle = open_own(path, os.O_RDWR | os.O_CREAT)
+            opened.callback(os.close, handle)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                what = "a farm" if path.name == PID_FILE else "a router"
+                raise BackupError(
+                    f"{what} runs on {data}: stop it first (farm drain), or choose another --data"
+                ) from None
+        yield
+
+
+def _present(data: Path) -> list[Path]:
+    """What of a store and its key is there."""
+    found = [data / name for name in (KEY_FILE, layout.MANIFEST) if os.path.lexists(data / name)]
+    return sorted((*found, *(path for pattern in _STORES for path in data.glob(pattern))))
+
+
+def _stage(source: Path, stage: Path, found: Manifest, tell: Tell) -> None:
+    done = 0
+
+    def copied(size: int) -> None:
+        nonlocal done
+        done += size
+        tell(f"copying: {files.part(done, found.size)}")
+
+    if found.layout.folder:
+        os.mkdir(stage / found.layout.folder, 0o700)
+    for name, wanted in found.files.items():
+        files.copy_checked(source / name, stage / name, wanted, copied)
+    for number, name in enumerate(manifest.store_names(found.layout)):
+        tell(f"checking {name}")
+        sqlite_copy.check(stage / name)
+        sqlite_copy.begin_anew(stage / name, number, time.time())
+    files.sync(stage)
+
+
+def _move_aside(data: Path, before: list[Path]) -> Path:
+    aside = data / f"replaced-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    os.mkdir(aside, 0o700)
+    # First that by which the others count: without it a farm refuses to start, and does not begin anew.
+    for path in sorted(before, key=lambda path: path.name != layout.MANIFEST):
+        os.rename(path, aside / path.name)
+    layout.sync_folder(aside)
+    layout.sync_folder(data)
+    return aside
+
+
+def _move_in(stage: Path, data: Path, found: Manifest) -> None:
+    moved = []
+    for name in manifest.names(found.layout, key=found.has_key):
+        top = Path(name).parts[0]
+        if top not in moved:
+            moved.append(top)
+            os.rename(stage / top, data / top)
+            layout.sync_folder(data)
