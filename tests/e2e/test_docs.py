@@ -49,6 +49,13 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert (tmp_path / "site" / "architecture" / "index.html").exists()
 
 
+def test_every_page_is_in_the_table_of_contents_of_the_site() -> None:
+    """A page that nothing leads to is one that nobody reads."""
+    listed = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
+    docs = ROOT / "docs"
+    assert {page.relative_to(docs).as_posix() for page in docs.rglob("*.md")} == listed, "see nav in mkdocs.yml"
+
+
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_links_of_a_page_outside_of_the_site_lead_somewhere(name: str) -> None:
     """The site's own links, with their anchors, are looked at where it is built."""

@@ -27,6 +27,7 @@ from support.dialect_files import ROOT, is_of, tracked
 _READ: Final = (".md", ".yml")
 _INSTALLED: Final = (".venv", "tests/npm/node_modules")
 _PATH: Final = re.compile(r"[\w./-]+")
+_LINKED: Final = re.compile(r"\]\(([\w.-]+)")
 
 
 def copy_without(dialect: str, folder: Path) -> list[str]:
@@ -55,8 +56,10 @@ def _remove(file: Path) -> None:
 
 
 def _names(line: str, files: Iterable[str]) -> bool:
-    """Whether a line has the path of one of these files, or of a folder above it, or the end of one."""
+    """Whether a line has the path of one of these files, or of a folder above it, or the end of one; a name without a
+    folder counts where it is that of a page, or is linked to."""
     found = [path.strip("./") for path in _PATH.findall(line) if "/" in path or path.endswith(_READ)]
+    found += _LINKED.findall(line)
     return any(f"/{file}/".endswith(f"/{path}/") or file.startswith(f"{path}/") for path in found for file in files)
 
 
