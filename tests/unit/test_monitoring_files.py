@@ -1,12 +1,14 @@
-"""deploy/prometheus: by Prometheus' own tool, and against the numbers that the farm has."""
+"""deploy/prometheus, grafana and logs: by Prometheus' own tool, and against the numbers that the farm has."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from support.farm_fixture import ROOT
@@ -26,6 +28,7 @@ from router.dialects import all_metrics
 PROMETHEUS: Final = ROOT / "deploy" / "prometheus"
 RULES: Final = (PROMETHEUS / "farm.rules.yml").read_text(encoding="utf-8")
 RULES_TESTS: Final = (PROMETHEUS / "farm.rules.test.yml").read_text(encoding="utf-8")
+DASHBOARD: Final = (ROOT / "deploy" / "grafana" / "farm.json").read_text(encoding="utf-8")
 _NAME: Final = re.compile(r"(?<![\w.:])(?:instance:)?farm_\w+(?::\w+)?")
 _ALERT: Final = re.compile(r"^ +- alert: (\w+)\n(.*?)(?=^ +- (?:alert|name|record):|\Z)", re.MULTILINE | re.DOTALL)
 _ENDINGS: Final = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
@@ -79,9 +82,9 @@ def test_every_alert_goes_off_in_a_test() -> None:
     assert not untested - {"FarmDrainTakesLong"} and "FarmDrainTakesLong" in RULES_TESTS
 
 
-@pytest.mark.parametrize("name", ["deploy/prometheus/farm.rules.yml", "deploy/prometheus/farm.rules.test.yml"])
+@pytest.mark.parametrize("name", ["prometheus/farm.rules.yml", "prometheus/farm.rules.test.yml", "grafana/farm.json"])
 def test_every_metric_that_a_file_names_exists(name: str) -> None:
-    named = set(_NAME.findall((ROOT / name).read_text(encoding="utf-8")))
+    named = set(_NAME.findall((ROOT / "deploy" / name).read_text(encoding="utf-8")))
     recorded = set(re.findall(r"record: (\S+)", RULES))
     assert len(named) > 20
     assert named - exported() - recorded == set()
@@ -112,3 +115,57 @@ def test_every_option_and_log_event_that_the_rules_name_exists() -> None:
 def test_limits_that_follow_from_a_default_are_those_of_the_default() -> None:
     assert f"farm_router_store_waiting > {StoreOptions().queue_limit // 2} " in RULES
     assert f"store.queue_limit ({StoreOptions().queue_limit})" in RULES
+
+
+def panels() -> list[dict[str, Any]]:
+    """Of the dashboard, in order; rows too."""
+    found: list[dict[str, Any]] = json.loads(DASHBOARD)["panels"]
+    return found
+
+
+def queries() -> list[tuple[str, str]]:
+    """Each expression of the dashboard, and its legend."""
+    return [(one["expr"], one["legendFormat"]) for panel in panels() for one in panel.get("targets", ())]
+
+
+def test_prometheus_understands_every_expression_of_the_dashboard(tmp_path: Path) -> None:
+    # As rules, which promtool parses; what Grafana fills in is filled in here.
+    filled = [expr.replace("$__rate_interval", "1m").replace("$instance", ".+") for expr, _ in queries()]
+    assert len(filled) > 60 and not any("$" in expr for expr in filled)
+    rules = [{"record": f"dashboard:{number}", "expr": expr} for number, expr in enumerate(filled)]
+    file = tmp_path / "rules.json"  # which is YAML as well
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}), encoding="utf-8")
+    assert f"SUCCESS: {len(rules)} rules found" in promtool("check", "rules", file)
+
+
+def test_the_dashboard_asks_for_chosen_hosts_only_and_names_what_it_groups_by() -> None:
+    for expr, legend in queries():
+        assert expr.count('{instance=~"$instance"') == len(_NAME.findall(expr)), expr
+        grouped = {label.strip() for labels in re.findall(r"by \(([^)]*)\)", expr) for label in labels.split(",")}
+        assert set(re.findall(r"{{(\w+)}}", legend)) == grouped - ({"le"} if legend != "{{le}}" else set()), expr
+
+
+def test_the_panels_of_the_dashboard_have_their_own_place_and_number() -> None:
+    assert [panel["title"] for panel in panels() if panel["type"] == "row"] == [
+        *("Devices", "Pushes and events", "Latency", "Store", "Processes", "Limits", "Cluster")
+    ]
+    assert len({panel["id"] for panel in panels()}) == len(panels())
+    taken = [
+        (place["x"] + x, place["y"] + y)
+        for place in (panel["gridPos"] for panel in panels())
+        for x in range(place["w"])
+        for y in range(place["h"])
+    ]
+    assert len(taken) == len(set(taken)) and max(x for x, _ in taken) < 24
+
+
+def test_the_log_shippers_read_the_unit_that_there_is() -> None:
+    assert (ROOT / "deploy" / "farm.service").is_file()
+    vector = tomllib.loads((ROOT / "deploy" / "logs" / "vector.toml").read_text(encoding="utf-8"))
+    assert vector["sources"]["farm_journal"]["include_units"] == ["farm.service"]
+    assert vector["transforms"]["farm"]["inputs"] == list(vector["sources"])
+    assert [sink["inputs"] for sink in vector["sinks"].values()] == [list(vector["transforms"])]
+    fluent_bit = (ROOT / "deploy" / "logs" / "fluent-bit.conf").read_text(encoding="utf-8")
+    assert re.search(r"^    Systemd_Filter  _SYSTEMD_UNIT=farm\.service$", fluent_bit, re.MULTILINE)
+    tags = set(re.findall(r"^ +(?:Tag|Match) +(\S+)", fluent_bit, re.MULTILINE))
+    assert tags == {"farm"}
