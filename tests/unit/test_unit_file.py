@@ -1,0 +1,46 @@
+"""The unit in deploy/, as systemd's own tool reads it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import pytest
+from support.sources import ROOT
+
+UNIT: Final = ROOT / "deploy" / "farm.service"
+MOST_EXPOSED: Final = 2.0
+"""Of 10, by `systemd-analyze security`."""
+
+
+def analyze(*words: str) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze not found: it is in Debian's package systemd")
+    return subprocess.run([program, *words], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_systemd_understands_every_line(tmp_path: Path) -> None:
+    """But the commands are others, for those are not installed here."""
+    text = re.sub(r"(?m)^(Exec\w+)=.*", r"\1=/bin/true", UNIT.read_text())
+    (tmp_path / "farm.service").write_text(text)
+    found = analyze("verify", "--man=no", "--recursive-errors=no", str(tmp_path / "farm.service"))
+    assert (found.returncode, found.stdout + found.stderr) == (0, "")
+    (tmp_path / "farm.service").write_text(text + "NoSuchSetting=1\n")
+    assert "NoSuchSetting" in analyze("verify", "--man=no", str(tmp_path / "farm.service")).stderr
+
+
+def test_it_may_do_little() -> None:
+    found = analyze("security", "--offline=yes", f"--threshold={MOST_EXPOSED * 10:.0f}", "--no-pager", str(UNIT))
+    assert found.returncode == 0, found.stdout[-200:]
+    assert "Overall exposure level for farm.service" in found.stdout
+
+
+def test_a_bad_setting_is_not_tried_again() -> None:
+    """Its exit code is 2; what ran before the farm itself would be started again whatever it ends with."""
+    lines = UNIT.read_text().splitlines()
+    assert "RestartPreventExitStatus=2" in lines
+    assert not [line for line in lines if line.startswith("ExecStartPre=")]
