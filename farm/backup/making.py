@@ -65,7 +65,7 @@ def make(settings: Settings, target: Path, release: str, now: int, tell: Tell) -
         schema = 0
         for name in manifest.store_names(found):
             tell(f"checking {name}")
-            schema = max(schema, sqlite_copy.check(draft / name))
+            schema = max(schema, sqlite_copy.check(draft / name, data / name))
         entries = {}
         for name in manifest.names(found, key=key):
             tell(f"SHA-256 of {name}")

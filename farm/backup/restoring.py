@@ -112,7 +112,7 @@ def _stage(source: Path, stage: Path, found: Manifest, tell: Tell) -> None:
         files.copy_checked(source / name, stage / name, wanted, copied)
     for number, name in enumerate(manifest.store_names(found.layout)):
         tell(f"checking {name}")
-        sqlite_copy.check(stage / name)
+        sqlite_copy.check(stage / name, source / name)
         sqlite_copy.begin_anew(stage / name, number, time.time())
     files.sync(stage)
 

@@ -32,6 +32,7 @@ def copy(source: Path, target: Path, copied: Callable[[int, int], None]) -> None
             # The read transaction keeps the moment. Without it each commit of the router would begin the copy anew.
             old.execute("BEGIN")
             (page,) = old.execute("PRAGMA page_size").fetchone()
+            check_version(source, old)
             old.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             for pragma in ("journal_mode = OFF", "synchronous = OFF"):
                 new.execute(f"PRAGMA {pragma}").fetchall()
@@ -42,19 +43,20 @@ def copy(source: Path, target: Path, copied: Callable[[int, int], None]) -> None
         raise explained(source, error) from error
 
 
-def check(path: Path) -> int:
+def check(path: Path, source: Path) -> int:
     """Look at all of a copy, which nobody may write to meanwhile. Returns: the version of its schema; 0: it is empty.
 
+    source: what it is a copy of, for the error.
     Raises: StoreError if it is damaged, or a newer release wrote it.
     """
     try:
         with contextlib.closing(_read_only(path, "&immutable=1")) as db:
-            version = check_version(path, db)
+            version = check_version(source, db)
             (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.Error as error:
-        raise StoreError(f"{path}: it is damaged, or no store ({error})") from None
+        raise StoreError(f"store {source}: it is damaged, or no store ({error})") from None
     if found != "ok":
-        raise StoreError(f"{path}: it is damaged ({found})")
+        raise StoreError(f"store {source}: it is damaged ({found})")
     return version
 
 

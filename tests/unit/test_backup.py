@@ -207,7 +207,7 @@ def test_a_damaged_store_and_one_of_a_newer_release_are_not_backed_up(tmp_path: 
     found = filled(tmp_path / "data", 1)
     store = tmp_path / "data" / "store.sqlite3"
     newer(store)
-    with pytest.raises(StoreError, match="a newer release wrote it"):
+    with pytest.raises(StoreError, match=f"^store {store}: a newer release wrote it"):
         make(found, tmp_path / "backup")
     with closing(sqlite3.connect(store)) as db:
         db.execute("PRAGMA user_version = 2")
@@ -216,7 +216,7 @@ def test_a_damaged_store_and_one_of_a_newer_release_are_not_backed_up(tmp_path: 
     with store.open("r+b") as file:
         file.seek((root - 1) * 8192)
         file.write(b"\xff" * 4096)
-    with pytest.raises(StoreError, match="damaged"):
+    with pytest.raises(StoreError, match=f"^store {store}: .*damaged"):
         make(found, tmp_path / "backup")
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith("backup")]
 
