@@ -57,8 +57,8 @@ def make(settings: Settings, target: Path, release: str, now: int, tell: Tell) -
     draft = target.with_name(f"{target.name}.partial-{os.getpid()}")
     os.mkdir(draft, 0o700)
     try:
+        key = _copy_key(settings, data, draft)  # first, as another user than the farm's cannot read it
         _copy_store(data, draft, found, tell)
-        key = _copy_key(settings, data, draft)
         now_found = layout.read(data)
         if now_found is None or (now_found.folder, now_found.routers) != (found.folder, found.routers):
             raise BackupError(f"the store of {data} was copied for another number of routers meanwhile: run it again")

@@ -23,6 +23,7 @@ from router.common.options import Settings
 from router.common.position import AfterOffset
 from router.common.settings import StoreOptions, TokenOptions
 from router.common.token import new_key
+from router.store import sqlite_copy
 from router.store.base import LogName, Reads, Results, StoreError, Writes
 from router.store.layout import Layout
 from router.store.registry import open_store
@@ -235,6 +236,29 @@ def test_nothing_is_put_back_while_the_data_folder_is_used(name: str, why: str, 
     finally:
         os.close(handle)
     assert restore(found, tmp_path / "backup", replace=True) is not None
+
+
+def test_a_copy_is_of_one_moment_and_ends_however_much_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a write came between two steps, SQLite would begin again, and take what it finds then."""
+    filled(tmp_path, 1)
+    source, target = tmp_path / "store.sqlite3", tmp_path / "copy.sqlite3"
+    before = rows(tmp_path)["store.sqlite3"]
+    monkeypatch.setattr(sqlite_copy, "_STEP_PAGES", 1)
+    steps = []
+    with closing(sqlite3.connect(source, isolation_level=None)) as db:
+
+        def copied(done: int, total: int) -> None:
+            assert not steps or done > steps[-1], "it has begun again"
+            steps.append(done)
+            assert done <= total
+            db.execute("INSERT INTO record VALUES ('x', ?, 0, ?)", (str(len(steps)), "x" * 9000))
+
+        sqlite_copy.copy(source, target, copied)
+        assert db.execute("SELECT count(*) FROM record WHERE space = 'x'").fetchone()[0] == len(steps) > 5
+    assert sqlite_copy.check(target, source) == 2
+    assert rows(tmp_path)["copy.sqlite3"] == before
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
