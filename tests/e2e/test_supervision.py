@@ -328,6 +328,8 @@ def test_nothing_is_ready_without_a_router(farm: Farm) -> None:
     until(lambda: curl(f"{url}/ready").status == 503, "the device port says so")
     assert curl(f"{url}/live").status == 200
     assert farm.admin("/ready") == (503, b'{"status":"not ready","reasons":["no router answers"]}')
+    assert farm.status()["unready"] == ["no router answers"]
+    assert b"\nfarm_ready 0.0\n" in farm.admin("/metrics")[1]
     os.kill(old, signal.SIGKILL)
     until(lambda: curl(f"{url}/ready").status == 200, "and when it is over")
     farm.wait_healthy()
