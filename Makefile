@@ -16,7 +16,7 @@ PYTEST = -m pytest -p no:cacheprovider -n $(TEST_PROCESSES) --dist loadfile --no
 COVERAGE_FLOOR := 90
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools start test test-unit test-routers test-cluster test-deletion lint bench docs fuzz torture dist man lock clean
+.PHONY: help install tools start test test-unit test-routers test-cluster test-deletion lint bench docs fuzz torture dist man deb test-deb lock clean
 
 help:
 	@echo "make start    install, then run a farm of $(WORKERS) workers in the foreground (data in ./farm-data)"
@@ -35,6 +35,7 @@ help:
 	@echo "make torture  install, then kill, stop, fill and reload a farm under traffic; TORTURE='--seconds 3600', or --help"
 	@echo "make dist     install, then build the source distribution and the wheel in dist/, and check them"
 	@echo "make man      install, then make the man pages of all commands from their help, in build/man"
+	@echo "make deb      install, then build a Debian package for /usr/bin/python3.11 in dist/; make test-deb installs and removes it on a layer"
 	@echo "make lock     resolve the dependencies anew and write the lock files; with UPGRADE= only what is missing"
 	@echo "make clean    remove everything that make made; ./farm-data stays"
 
@@ -119,6 +120,15 @@ dist: $(DEV)
 man: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
 man: $(DEV)
 	$(BIN)/python docs/manpages.py build/man
+
+# No part of `make test`: to install all libraries anew and pack them takes half a minute, and to try the package root and
+# mounts.
+deb: dist man
+	deploy/debian/build $(BIN)/python dist/*.whl build/man dist
+
+# Ends with 3 where the machine does not allow it, and says why.
+test-deb: deb
+	tests/deb-installed dist/*.deb
 
 # The stamps: what is installed is right until a lock file or the project's own metadata changes. The project is
 # installed as a link to this tree, so a changed source needs no new install.
