@@ -125,16 +125,22 @@ def running_haproxy_of_a_cluster() -> Iterator[HAProxy]:
             yield HAProxy(8080, 8081, control)
 
 
-@contextmanager
-def _running(folder: Path, control: Path, *arguments: Path | str) -> Iterator[None]:
+def program_and_environment() -> tuple[Path, dict[str, str]]:
+    """The program, and the variables that it is run with."""
     program = Path(find_program("haproxy"))
     # Where tests/install-servers has unpacked it, its libraries are beside it.
     libraries = os.pathsep.join(map(str, program.parents[1].glob("lib/*-linux-gnu")))
+    return program, os.environ | {"LD_LIBRARY_PATH": libraries}
+
+
+@contextmanager
+def _running(folder: Path, control: Path, *arguments: Path | str) -> Iterator[None]:
+    program, environment = program_and_environment()
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [program, "-db", *arguments],
-            env=os.environ | {"LD_LIBRARY_PATH": libraries},
+            env=environment,
             stdout=output,
             stderr=output,
         )
