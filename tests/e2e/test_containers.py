@@ -15,6 +15,7 @@ from support.compose import compose, health_check
 from support.farm_fixture import ROOT, curl, environ, until
 from support.haproxy import program_and_environment
 from support.installed import cannot, ends_with_us
+from support.kubernetes import container, environment, resources
 from support.redis_servers import RedisServer
 
 from bench.machine.ports import free_ports
@@ -73,6 +74,20 @@ class FirstProcess:
     def checked(self) -> int:
         return subprocess.run(self._check, capture_output=True, check=False).returncode
 
+    def execute(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        """Run a command of the farm beside it, as `docker exec` and hooks of Kubernetes do."""
+        assert command[0] == "farm"
+        user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        return subprocess.run(
+            ["nsenter", "--target", str(self.pid), *user, "--pid", "--mount", sys.executable, "-m", *command],
+            cwd=ROOT,
+            env=self._variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
     def ended(self) -> int:
         """Wait for its end. Returns: its exit code."""
         return self._outside.wait(30)
@@ -111,6 +126,29 @@ def test_as_process_1_a_farm_of_compose_serves_and_ends_when_it_is_told_to(tmp_p
             os.kill(farm.pid, signal.SIGTERM)
             assert farm.ended() == 0
             assert farm.checked() != 0
+
+
+def test_the_hook_of_kubernetes_drains_a_farm_of_its_manifest(tmp_path: Path) -> None:
+    file, volume = tmp_path / "farm.toml", tmp_path / "volume"
+    file.write_text(resources("ConfigMap")["farm"]["data"]["farm.toml"])
+    volume.mkdir()
+    volume.chmod(0o2777)  # as Kubernetes makes an emptyDir with an fsGroup
+    key = "jIX10ykJZKK9-ZzEqqmdoFEODeXymwknevGUqMQ0oUs="
+    base = free_ports(1)[0]
+    with store(tmp_path) as valkey:
+        places = own_places(volume, valkey)
+        known = {"POD_IP": "127.0.0.1", "FARM_CLUSTER_NAME": "farm-0", "FARM_CLUSTER_BIND": f"127.0.0.1:{base}"}
+        keys = {"FARM_TOKEN_KEYS": key, "FARM_CLUSTER_KEY": key, "FARM_ADMIN_READ_TOKEN": TOKEN}
+        given = places | environment("farm", places | known | keys) | {"FARM_ROUTER_ROUTERS": "1"}
+        arguments, hook = (
+            [part.replace("/etc/farm/farm.toml", str(file)) for part in words]
+            for words in (container("farm")["args"], container("farm")["lifecycle"]["preStop"]["exec"]["command"])
+        )
+        with running(arguments, given) as farm:
+            # The hook may end with the farm, as what runs beside process 1 does.
+            hooked = farm.execute(hook)
+            assert farm.ended() == 0, hooked
+            assert "Traceback" not in hooked.stderr
 
 
 def test_haproxy_takes_its_configuration_of_compose(tmp_path: Path) -> None:
