@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -327,10 +328,13 @@ def test_nothing_is_ready_without_a_router(farm: Farm) -> None:
     url = f"http://127.0.0.1:{farm.device_port}"
     until(lambda: curl(f"{url}/ready").status == 503, "the device port says so")
     assert curl(f"{url}/live").status == 200
-    assert farm.admin("/ready") == (503, b'{"status":"not ready","reasons":["no router answers"]}')
-    assert farm.status()["unready"] == ["no router answers"]
-    assert b"\nfarm_ready 0.0\n" in farm.admin("/metrics")[1]
-    os.kill(old, signal.SIGKILL)
+    with ThreadPoolExecutor() as threads:  # at once: each waits for the router, and soon it is taken for hanging
+        ready, status, metrics = threads.map(farm.admin, ("/ready", "/status", "/metrics"))
+    assert ready == (503, b'{"status":"not ready","reasons":["no router answers"]}')
+    assert json.loads(status[1])["unready"] == ["no router answers"]
+    assert b"\nfarm_ready 0.0\n" in metrics[1]
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(old, signal.SIGKILL)
     until(lambda: curl(f"{url}/ready").status == 200, "and when it is over")
     farm.wait_healthy()
 

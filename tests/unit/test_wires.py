@@ -316,7 +316,7 @@ def test_what_the_kernel_does_not_take_is_written_again(
     while len(found) < len(expected):
         found += client.read() or b""
     assert found == expected
-    assert refused > 10
+    assert refused > 0
     assert wire.write(fd, b"") == 0
 
 
