@@ -74,7 +74,7 @@ def down(farm: Farm) -> list[str]:
 
 @pytest.fixture
 def farm(tmp_path: Path) -> Iterator[Farm]:
-    with running_farm(tmp_path / "data", workers=1) as farm:
+    with running_farm(tmp_path / "data", {"router.routers": 1}, workers=1) as farm:
         yield farm
 
 
