@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import socket
 import subprocess
 import tempfile
@@ -14,7 +13,7 @@ from typing import Final
 
 from bench.machine.ports import free_ports
 from support.farm_fixture import PATIENCE_S, ROOT, Farm, until
-from support.installed import find_program
+from support.installed import find_program, with_libraries
 
 FILE: Final = ROOT / "deploy" / "haproxy.cfg"
 CLUSTER_FILE: Final = ROOT / "deploy" / "haproxy-cluster.cfg"
@@ -128,9 +127,7 @@ def running_haproxy_of_a_cluster() -> Iterator[HAProxy]:
 def program_and_environment() -> tuple[Path, dict[str, str]]:
     """The program, and the variables that it is run with."""
     program = Path(find_program("haproxy"))
-    # Where tests/install-servers has unpacked it, its libraries are beside it.
-    libraries = os.pathsep.join(map(str, program.parents[1].glob("lib/*-linux-gnu")))
-    return program, os.environ | {"LD_LIBRARY_PATH": libraries}
+    return program, with_libraries(program)
 
 
 @contextmanager

@@ -42,6 +42,12 @@ def find_program(*names: str) -> str:
     missing(next(filter(None, names)))
 
 
+def with_libraries(program: str | Path) -> dict[str, str]:
+    """The environment to run a program in: where tests/install-servers has unpacked it, its libraries are beside it."""
+    folders = [found for name in ("", "/systemd") for found in Path(program).parents[1].glob(f"lib/*-linux-gnu{name}")]
+    return os.environ | {"LD_LIBRARY_PATH": os.pathsep.join(map(str, folders))}
+
+
 def ends_with_us() -> list[str]:
     """What a command line begins with so that its program ends with the process that starts it, however that ends."""
     program = shutil.which("setpriv")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.machine.ports import free_ports
 from support.farm_fixture import PATIENCE_S, until
-from support.installed import ends_with_us, find_program
+from support.installed import ends_with_us, find_program, with_libraries
 
 
 class Memcached:
@@ -32,9 +32,7 @@ class Memcached:
         user = ["-u", "root"] if os.geteuid() == 0 else []
         program = Path(find_program("memcached"))
         self._command = [*ends_with_us(), str(program), *listen, *user, *arguments]
-        # Where tests/install-servers has unpacked it, its library is beside it.
-        libraries = os.pathsep.join(map(str, program.parents[1].glob("lib/*-linux-gnu")))
-        self._environment = os.environ | {"LD_LIBRARY_PATH": libraries}
+        self._environment = with_libraries(program)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

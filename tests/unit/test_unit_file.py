@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Final
 
-import pytest
+from support.installed import find_program, with_libraries
 from support.sources import ROOT
 
 UNIT: Final = ROOT / "deploy" / "farm.service"
@@ -17,10 +16,9 @@ MOST_EXPOSED: Final = 2.0
 
 
 def analyze(*words: str) -> subprocess.CompletedProcess[str]:
-    program = shutil.which("systemd-analyze")
-    if program is None:
-        pytest.skip("systemd-analyze not found: it is in Debian's package systemd")
-    return subprocess.run([program, *words], capture_output=True, text=True, timeout=60, check=False)
+    program = find_program("systemd-analyze")
+    command, environment = [program, *words], with_libraries(program)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_systemd_understands_every_line(tmp_path: Path) -> None:
