@@ -5,22 +5,19 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from support.killing import killed_at
 from support.redistribution import content, fill, redistribute, rows, settings
 
 from router.store import layout
 from router.store.base import StoreError
 from router.store.registry import preparation
 
-FILE_OPERATIONS: Final = frozenset(
-    ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.listdir", "os.link", "sqlite3.connect")
-)
 ROUNDS: Final = 12
 
 
@@ -29,38 +26,6 @@ def data(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     folder.mkdir(mode=0o700)
     return folder
-
-
-def in_child(function: Callable[[], object]) -> int:
-    """Run it in a process of its own. Returns: its exit code; negative: the signal that ended it."""
-    pid = os.fork()
-    if not pid:
-        code = 1
-        try:
-            function()
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def killed_at(operation: int, function: Callable[[], object]) -> int:
-    """Run it in a process that is killed before its file operation of this number. Returns: as `in_child`."""
-
-    def run() -> None:
-        left = operation
-
-        def hook(event: str, arguments: Any) -> None:
-            nonlocal left
-            if event in FILE_OPERATIONS:
-                if not left:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                left -= 1
-
-        sys.addaudithook(hook)
-        function()
-
-    return in_child(run)
 
 
 def routers(data: Path) -> int:
