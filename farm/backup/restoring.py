@@ -2,13 +2,15 @@
 
 1. The data folder is held as a farm holds it, so none can start meanwhile.
 2. The files are copied into a folder in it, and looked at. Until here nothing has changed.
-3. What the data folder has had is moved into another folder in it (the data folder itself may be a mount point).
-4. The files are moved into place, the one by which the others count last.
+3. A file in it says that a restore is under way: no farm starts on it (`layout.check_restored`) until it is complete.
+4. What the data folder has had is moved into another folder in it (the data folder itself may be a mount point).
+5. The files are moved into place, and the file of step 3 is deleted.
 """
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import fcntl
 import os
 import shutil
@@ -30,6 +32,7 @@ from router.store import layout, sqlite_copy
 from router.store.statements import SCHEMA_VERSION
 
 _STORES: Final = ("store.sqlite3*", "store-*")
+_STAGE: Final = "restoring"
 
 
 def read(source: Path) -> Manifest:
@@ -44,7 +47,8 @@ def restore(settings: Settings, source: Path, tell: Tell, *, replace: bool) -> t
     """Put a backup back. replace: move what the data folder has aside.
 
     Returns: what was put back, and where that is which was there before, if there was something.
-    Raises: BackupError, StoreError, FileError, OSError; then the data folder is as it was.
+    Raises: BackupError, StoreError, FileError, OSError; then the data folder is as it was. A restore that fails while
+    it moves files leaves one that is not complete, and is refused.
     """
     if why := elsewhere(settings):
         raise BackupError(why)
@@ -61,15 +65,23 @@ def restore(settings: Settings, source: Path, tell: Tell, *, replace: bool) -> t
         if before and not replace:
             listed = ", ".join(path.name for path in before)
             raise BackupError(f"{data} has {listed}: nothing is overwritten; --replace moves that aside")
+        stage = data / _STAGE
+        if os.path.lexists(stage):  # of one that was killed
+            shutil.rmtree(stage)
         free = shutil.disk_usage(data).free
         if free < found.size:
             raise BackupError(f"{data}: the backup has {found.size >> 20:,} MiB, and that disk {free >> 20:,} MiB left")
-        stage = data / f"restoring-{os.getpid()}"
         os.mkdir(stage, 0o700)
         try:
             _stage(source, stage, found, tell)
-            aside = _move_aside(data, before) if before else None
+            aside = _make_aside(data) if before else None
+            os.close(open_own(data / layout.UNFINISHED, os.O_RDWR | os.O_CREAT))
+            layout.sync_folder(data)
+            if aside is not None:
+                _move_aside(data, before, aside)
             _move_in(stage, data, found)
+            os.unlink(data / layout.UNFINISHED)
+            layout.sync_folder(data)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
     return found, aside
@@ -117,22 +129,21 @@ def _stage(source: Path, stage: Path, found: Manifest, tell: Tell) -> None:
     files.sync(stage)
 
 
-def _move_aside(data: Path, before: list[Path]) -> Path:
-    aside = data / f"replaced-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+def _make_aside(data: Path) -> Path:
+    now = datetime.datetime.now(datetime.UTC)
+    aside = data / f"replaced-{now:%Y%m%dT%H%M%S.%fZ}"
     os.mkdir(aside, 0o700)
-    # First that by which the others count: without it a farm refuses to start, and does not begin anew.
-    for path in sorted(before, key=lambda path: path.name != layout.MANIFEST):
-        os.rename(path, aside / path.name)
-    layout.sync_folder(aside)
-    layout.sync_folder(data)
     return aside
 
 
+def _move_aside(data: Path, before: list[Path], aside: Path) -> None:
+    for path in before:
+        os.rename(path, aside / path.name)
+    layout.sync_folder(aside)
+    layout.sync_folder(data)
+
+
 def _move_in(stage: Path, data: Path, found: Manifest) -> None:
-    moved = []
-    for name in manifest.names(found.layout, key=found.has_key):
-        top = Path(name).parts[0]
-        if top not in moved:
-            moved.append(top)
-            os.rename(stage / top, data / top)
-            layout.sync_folder(data)
+    for top in dict.fromkeys(Path(name).parts[0] for name in manifest.names(found.layout, key=found.has_key)):
+        os.rename(stage / top, data / top)
+    layout.sync_folder(data)

@@ -5,6 +5,7 @@
 | `store.sqlite3` | the store of one router, where there has never been another number of routers |
 | `store-N/router-M.sqlite3` | the store of router M, if the manifest names this folder |
 | `store.layout` | the manifest; without it `store.sqlite3` counts |
+| `restore.unfinished` | a restore is moving files (`farm.backup.restoring`), or was cut short: none of them count |
 
 The manifest is replaced by a rename, after all that it names is on the disk. So whatever ends a process, either the
 files from before count, or the new ones, and both are whole. It also names what it has replaced, until that is deleted.
@@ -31,6 +32,8 @@ from router.store.base import StoreError
 STORE_FILE: Final = "store.sqlite3"
 """In the data folder: the store of a farm that has always had one router."""
 MANIFEST: Final = "store.layout"
+UNFINISHED: Final = "restore.unfinished"
+"""In the data folder while a restore moves its files: what is there then may look whole, or like that of a new farm."""
 _MAX_BYTES: Final = 4096
 _FORMAT: Final = 1
 _FOLDER: Final = re.compile(r"store-([1-9]\d{0,8})")
@@ -97,6 +100,7 @@ def read(data: Path) -> Layout | None:
 
     Raises: StoreError if that cannot be told. FileError.
     """
+    check_restored(data)
     try:
         with os.fdopen(open_own(data / MANIFEST, os.O_RDONLY), "rb") as file:
             text = file.read(_MAX_BYTES)
@@ -119,6 +123,15 @@ def read(data: Path) -> Layout | None:
             f"anew, move {MANIFEST} away"
         )
     return found
+
+
+def check_restored(data: Path) -> None:
+    """See that no restore was cut short. Raises: StoreError."""
+    if os.path.lexists(data / UNFINISHED):
+        raise StoreError(
+            f"{data} is not complete, as a restore was cut short: run farm restore --replace again; to go back instead,"
+            f" move back into it what is in its replaced-TIME, and delete its {UNFINISHED}"
+        )
 
 
 def _read_without_manifest(data: Path) -> Layout | None:

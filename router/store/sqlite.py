@@ -276,8 +276,12 @@ def new_store(settings: Settings, router: int) -> Store:
 
 
 def keeps(settings: Settings) -> tuple[str, str] | None:
-    """See `router.store.registry.StoreModule`. A file that cannot be read counts as one that has something."""
+    """See `router.store.registry.StoreModule`. A file that cannot be read counts as one that has something.
+
+    Raises: StoreError if a restore was cut short.
+    """
     data = Path(settings.get(Data).dir)
+    layout.check_restored(data)
     try:
         found = layout.read(data)
     except MendableError:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import fcntl
 import gzip
 import os
+import shutil
+import signal
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 import trio
+from support.killing import killed_at
 from support.redistribution import fill, settings
 from support.stores import ALL, NOW, A, B, event, everything
 
@@ -23,10 +26,11 @@ from router.common.options import Settings
 from router.common.position import AfterOffset
 from router.common.settings import StoreOptions, TokenOptions
 from router.common.token import new_key
-from router.store import sqlite_copy
+from router.key_file import load_or_make_keys
+from router.store import layout, sqlite_copy
 from router.store.base import LogName, Reads, Results, StoreError, Writes
 from router.store.layout import Layout
-from router.store.registry import open_store
+from router.store.registry import look_over, open_store
 
 DATA = Path(__file__).parents[1] / "data"
 OLD = Layout(folder="store-2", routers=3)
@@ -65,10 +69,10 @@ def applied(found: Settings, writes: Writes, reads: Reads) -> Results:
     return trio.run(main)
 
 
-def rows(data: Path) -> dict[str, list[list[tuple[object, ...]]]]:
-    """All that the files of a store hold, but for epochs."""
+def rows(data: Path, paths: Iterable[Path] = ()) -> dict[str, list[list[tuple[object, ...]]]]:
+    """All that the files of a store hold, but for epochs. paths: of these files; by default of all."""
     found = {}
-    for path in data.rglob("*.sqlite3"):
+    for path in paths or data.rglob("*.sqlite3"):
         with closing(sqlite3.connect(path)) as db:
             db.execute("UPDATE head SET epoch = 0")
             tables = ("inbox", "record", "head", "event")
@@ -285,3 +289,42 @@ def test_without_its_key_a_store_is_not_backed_up(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"token\.key is missing"):
         make(found, tmp_path / "backup")
     assert not (tmp_path / "backup").exists()
+
+
+def is_refused(found: Settings, data: Path) -> bool:
+    """Whether no farm takes the folder for whole. What is there stays then, and the error says what to do."""
+    before = sorted(data.rglob("*"))
+    try:
+        load_or_make_keys(found.replace(TokenOptions, keys=""))
+        layout.read(data)
+    except StoreError as error:
+        assert "run farm restore --replace again" in str(error)
+        assert sorted(data.rglob("*")) == before
+        assert [one.status for one in look_over(found)] == ["fail"]
+        return True
+    return False
+
+
+@pytest.mark.parametrize("routers", [1, 2])
+def test_killed_before_any_of_its_file_operations_it_leaves_a_whole_folder_or_one_that_is_refused(
+    routers: int, tmp_path: Path
+) -> None:
+    data, backup = tmp_path / "data", tmp_path / "backup"
+    found = filled(data, routers)
+    make(found, backup)
+
+    def whole() -> dict[str, list[list[tuple[object, ...]]]]:
+        there = layout.read(data)
+        return rows(data, there.paths(data)) if there is not None else {}
+
+    wanted, refused, operation = whole(), [], 0
+    while (code := killed_at(operation, lambda: restore(found, backup, replace=True))) != 0:
+        assert code == -signal.SIGKILL
+        refused.append(is_refused(found, data))
+        assert refused[-1] or (whole() == wanted and (data / "token.key").exists())
+        restore(found, backup, replace=True)
+        assert not is_refused(found, data) and whole() == wanted and not (data / "restoring").exists()
+        for old in data.glob("replaced-*"):
+            shutil.rmtree(old)
+        operation += 1
+    assert refused.count(True) >= 4 and not refused[0] and not refused[-1]
