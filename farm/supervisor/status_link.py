@@ -20,6 +20,8 @@ _DURABLE_S: Final = 5.0
 _MAX_BYTES: Final = 64 * 2**20
 _MANAGED_S: Final = 10.0
 _QUESTIONS: Final = 64
+_MANAGED: Final = 32
+"""Of these, the most that are of users: however long they take, the farm's own health can be asked for."""
 _Question = m.AskStatus | m.SetBroadcast | m.Manage
 
 
@@ -35,6 +37,7 @@ class StatusLink:
         self._socket = self._connected()
         self._number = 0
         self._waiting: dict[int, tuple[trio.Event, list[dict[str, Any]]]] = {}
+        self._managed = 0
         self._questions: deque[_Question] = deque()  # not sent yet
         self._wake = trio.Event()
 
@@ -74,8 +77,14 @@ class StatusLink:
 
     async def manage(self, action: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
         """Have the router perform an action (`router.core.managing`). Returns: what it answers; None if it does not:
-        whether it was done is not known then."""
-        return await self._question(lambda number: m.Manage(number, action, arguments), _MANAGED_S)
+        whether it was done is not known then. So it is as well where too many wait: then nothing was sent."""
+        if self._managed >= _MANAGED:
+            return None
+        self._managed += 1
+        try:
+            return await self._question(lambda number: m.Manage(number, action, arguments), _MANAGED_S)
+        finally:
+            self._managed -= 1
 
     async def _question(self, numbered: Callable[[int], _Question], timeout: float) -> dict[str, Any] | None:
         if len(self._waiting) >= _QUESTIONS:

@@ -66,3 +66,44 @@ def test_an_answer_that_is_none_is_passed_over(tmp_path: Path, answer: list[byte
         assert heard == [None, GOOD]
 
     trio.run(main)
+
+
+def test_actions_that_are_not_answered_leave_room_for_the_status(tmp_path: Path) -> None:
+    async def main() -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        router = context.socket(zmq.ROUTER)
+        router.bind(f"ipc://{tmp_path}/r")
+        link = StatusLink(context, f"ipc://{tmp_path}/r")
+        refused: list[Any] = []
+        heard: list[Any] = []
+
+        async def acts() -> None:
+            refused.append(await link.manage("devices", {}))
+
+        async def asks() -> None:
+            heard.append(await link.ask())
+
+        try:
+            with trio.fail_after(20):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(100):
+                        nursery.start_soon(acts)
+                    await trio.testing.wait_all_tasks_blocked()
+                    assert 0 < len(refused) < 100 and not any(refused)
+                    nursery.start_soon(link.run)
+                    nursery.start_soon(asks)
+                    while not heard:
+                        while router.poll(0):
+                            identity, question = router.recv_multipart()
+                            asked = NEWEST.of_worker(question, 1000)
+                            if isinstance(asked, m.AskStatus):
+                                router.send_multipart([identity, NEWEST.encode(m.Status(asked.number, GOOD))])
+                        await trio.sleep(0.001)
+                    nursery.cancel_scope.cancel()
+        finally:
+            link.close()
+            router.close(linger=0)
+            context.destroy(linger=0)
+        assert heard == [GOOD]
+
+    trio.run(main)
