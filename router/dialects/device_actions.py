@@ -224,10 +224,9 @@ class DeviceActions:
                 if status != m.OK or page is None:
                     answer(refused(UNAVAILABLE, _NO_ANSWER))
                     return
-                rows = [_item(item, book.channel(item.slot)) for item in page]
-                more = len(page) == asked.limit and one.looked.items > len(page)
+                rows = [_item(item, book.channel(item.slot)) for item in page[: asked.limit]]
                 shown = {"messages": one.looked.items, "bytes": one.looked.size, "items": rows}
-                shown["next"] = page[-1].slot if more else None
+                shown["next"] = rows[-1]["id"] if len(page) > asked.limit else None
                 answer(
                     {
                         "device": one.address.hex(),
@@ -240,7 +239,7 @@ class DeviceActions:
                     }
                 )
 
-            self._operations.at(one.address, ReadInbox(asked.after, asked.limit, asked.contents), read)
+            self._operations.at(one.address, ReadInbox(asked.after, asked.limit + 1, asked.contents), read)
 
         self._one(asked, answer, known)
 

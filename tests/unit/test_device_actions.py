@@ -123,6 +123,8 @@ async def test_what_only_waits_is_found_too(rig: Rig) -> None:
     assert shown_items == [("a", "A", None), ("b", "B", None)]
     rest = await operator("device", device=DEVICE.hex(), limit=2, after="b", contents=True)
     assert [item["content"] for item in rest["inbox"]["items"]] == ["text"] and rest["inbox"]["next"] is None
+    last = await operator("device", device=DEVICE.hex(), limit=1, after="b")
+    assert [item["id"] for item in last["inbox"]["items"]] == ["c"] and last["inbox"]["next"] is None
     assert await operator("device.empty", device=DEVICE.hex()) == {"removed": 3}
     assert await operator.code("device.empty", device=DEVICE.hex()) == "not_found"
 
