@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -182,15 +183,15 @@ def routes(context: ApiContext) -> Iterable[ApiRoute]:
             raise ApiError(REFUSED, f"{found['status']}: {found['outcome']}")
         return found
 
-    async def empty(asked: Asked) -> dict[str, Any]:
-        return await context.ask("device.empty", device=asked.path["device"], dialect=asked.query.dialect)
+    def act(action: str) -> Callable[[Asked], Awaitable[dict[str, Any]]]:
+        """What needs nothing but the device."""
 
-    async def disconnect(asked: Asked) -> dict[str, Any]:
-        return await context.ask("device.disconnect", device=asked.path["device"], dialect=asked.query.dialect)
+        async def done(asked: Asked) -> dict[str, Any]:
+            return await context.ask(action, device=asked.path["device"], dialect=asked.query.dialect)
 
-    async def forget(asked: Asked) -> dict[str, Any]:
-        return await context.ask("device.forget", device=asked.path["device"], dialect=asked.query.dialect)
+        return done
 
+    of_one = partial(ApiRoute, parts=_DEVICE, patterns={"device": _UAID})
     return (
         ApiRoute(
             method="GET",
@@ -201,7 +202,7 @@ def routes(context: ApiContext) -> Iterable[ApiRoute]:
             answer=FoundDevices,
             query=FindQuery,
         ),
-        ApiRoute(
+        of_one(
             method="GET",
             path="/devices/{device}",
             role=READ,
@@ -209,21 +210,17 @@ def routes(context: ApiContext) -> Iterable[ApiRoute]:
             handler=show,
             answer=Device,
             query=ShowQuery,
-            parts=_DEVICE,
-            patterns={"device": _UAID},
         ),
-        ApiRoute(
+        of_one(
             method="DELETE",
             path="/devices/{device}",
             role=ACT,
             summary="Forget a device: its registration and what waits for it go, and its connection is closed.",
-            handler=forget,
+            handler=act("device.forget"),
             answer=Forgotten,
             query=OneQuery,
-            parts=_DEVICE,
-            patterns={"device": _UAID},
         ),
-        ApiRoute(
+        of_one(
             method="POST",
             path="/devices/{device}/push",
             role=ACT,
@@ -232,29 +229,23 @@ def routes(context: ApiContext) -> Iterable[ApiRoute]:
             answer=Pushed,
             query=OneQuery,
             body=PushBody,
-            parts=_DEVICE,
-            patterns={"device": _UAID},
         ),
-        ApiRoute(
+        of_one(
             method="DELETE",
             path="/devices/{device}/inbox",
             role=ACT,
             summary="Remove the messages that wait for it.",
-            handler=empty,
+            handler=act("device.empty"),
             answer=Emptied,
             query=OneQuery,
-            parts=_DEVICE,
-            patterns={"device": _UAID},
         ),
-        ApiRoute(
+        of_one(
             method="POST",
             path="/devices/{device}/disconnect",
             role=ACT,
             summary="Close its connection; it may come back at once.",
-            handler=disconnect,
+            handler=act("device.disconnect"),
             answer=Disconnected,
             query=OneQuery,
-            parts=_DEVICE,
-            patterns={"device": _UAID},
         ),
     )
