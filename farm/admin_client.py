@@ -87,11 +87,10 @@ class AdminClient:
 
         Raises: ControlError, with the farm's own words if it refuses.
         """
-        given = {name: value for name, value in query.items() if value is not None}
-        return self._request("GET", _joined(self.url, path) + (f"?{urlencode(given)}" if given else ""), None, ACTION_S)
+        return self.act("GET", *path, **query)
 
     def act(self, method: str, *path: str, body: Mapping[str, Any] | None = None, **query: Any) -> Mapping[str, Any]:
-        """The same with a method that acts."""
+        """The same with another method, which may act."""
         given = {name: value for name, value in query.items() if value is not None}
         url = _joined(self.url, path) + (f"?{urlencode(given)}" if given else "")
         return self._request(method, url, None if body is None else json.dumps(body).encode(), ACTION_S)

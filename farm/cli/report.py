@@ -198,12 +198,8 @@ def reload(supervisor: Supervisor, timeout: float | None) -> Mapping[str, Any]:
     Returns: what the supervisor reports of it.
     Raises: ControlError if it could not be requested, or there is no report.
     """
-    with Console(stderr=True).status("reloading") as line:
-
-        def progress(step: str) -> None:
-            line.update(escape(f"reloading: {step}"))
-
-        return supervisor.reload(timeout, progress)
+    with waiting("reloading") as progress:
+        return supervisor.reload(timeout, lambda step: progress(f"reloading: {step}"))
 
 
 @contextlib.contextmanager
