@@ -42,7 +42,7 @@ from router.store.base import CEILING_SPACE, Append, Gone, Reads, Renewal, Resul
 from router.store.changes import Record, RecordName, make, names
 from router.store.findings import Finding
 from router.store.log_rows import log_row
-from router.store.sqlite_file import SqliteFile, has_rows
+from router.store.sqlite_file import SqliteFile, check_file, has_rows
 from router.store.sqlite_gone import GoneRows
 from router.store.sqlite_reads import read, read_tables
 from router.store.sqlite_sweep import Sweeper
@@ -293,7 +293,8 @@ def keeps(settings: Settings) -> tuple[str, str] | None:
 
 
 def look_over(settings: Settings) -> list[Finding]:
-    """See `router.store.registry.StoreModule`: whether the files are those of this number of routers."""
+    """See `router.store.registry.StoreModule`: whether the files are those of this number of routers, and of no newer
+    release."""
     data, routers = Path(settings.get(Data).dir), settings.get(RouterOptions).routers
     name, needed = "files of the store", f"those of router.routers={routers}"
     try:
@@ -302,14 +303,15 @@ def look_over(settings: Settings) -> list[Finding]:
             return []
         layout.check_whole(data, found, has_rows)
         there = f"those of router.routers={found.routers}"
-        if found.routers == routers:
-            return [Finding(name, "ok", there, needed)]
-        room = layout.room(sum(path.stat().st_size for path in found.paths(data) if path.exists()), routers)
-        free = shutil.disk_usage(data).free
+        if found.routers != routers:
+            room = layout.room(sum(path.stat().st_size for path in found.paths(data) if path.exists()), routers)
+            free = shutil.disk_usage(data).free
+            needed += f": farm start copies the store, which takes up to {room >> 20:,} MiB"
+            if free < room:
+                remedy = f"more room on that disk; or --set router.routers={found.routers}"
+                return [Finding(name, "fail", f"{there}, and {free >> 20:,} MiB on the disk", needed, remedy)]
+        for path in found.paths(data):
+            check_file(path)
     except (MendableError, OSError) as error:
         return [Finding(name, "fail", "cannot be used", needed, str(error))]
-    needed += f": farm start copies the store, which takes up to {room >> 20:,} MiB"
-    if free < room:
-        remedy = f"more room on that disk; or --set router.routers={found.routers}"
-        return [Finding(name, "fail", f"{there}, and {free >> 20:,} MiB on the disk", needed, remedy)]
     return [Finding(name, "ok", there, needed)]

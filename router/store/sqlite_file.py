@@ -117,14 +117,8 @@ class SqliteFile:
         self.connection: sqlite3.Connection | None = None
 
     def check(self) -> None:
-        """See whether a file that is there has a schema that this release knows. Raises: StoreError."""
-        if not self._path.exists():
-            return
-        try:
-            with contextlib.closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)) as db:
-                check_version(self._path, db)
-        except sqlite3.Error as error:
-            raise StoreError(f"store {self._path}: {error}") from None
+        """As `check_file`."""
+        check_file(self._path)
 
     async def run(self, function: Callable[[], T]) -> T:
         """Call it in the thread. Raises: StoreError, BadBatchError for what it raises."""
@@ -260,6 +254,17 @@ def check_version(path: Path, db: sqlite3.Connection) -> int:
             f"{SCHEMA_VERSION}); start that release, or move the file away"
         )
     return version
+
+
+def check_file(path: Path) -> None:
+    """See whether a file that is there has a schema that this release knows. Raises: StoreError."""
+    if not path.exists():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            check_version(path, db)
+    except sqlite3.Error as error:
+        raise StoreError(f"store {path}: {error}") from None
 
 
 def has_rows(path: Path) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -260,3 +262,12 @@ def test_what_a_start_will_do_is_seen_before(data: Path) -> None:
     (data / "store.layout").write_text("damaged")
     (found,) = look_over(settings(data, 2))
     assert found.status == "fail" and "store.layout is damaged" in found.remedy
+
+
+@pytest.mark.parametrize("routers", [2, 3])
+def test_a_file_of_a_newer_release_is_seen_before(data: Path, routers: int) -> None:
+    put(open_store(settings(data, 2), 1), "kept")
+    with closing(sqlite3.connect(data / "store-1" / "router-1.sqlite3")) as db:
+        db.execute("PRAGMA user_version = 99")
+    (found,) = look_over(settings(data, routers))
+    assert found.status == "fail" and "router-1.sqlite3: a newer release wrote it (schema 99" in found.remedy
