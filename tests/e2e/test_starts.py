@@ -18,7 +18,7 @@ pytestmark = pytest.mark.measured
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     """A farm that runs all the time."""
-    with running_farm(tmp_path_factory.mktemp("farm") / "data") as farm:
+    with running_farm(tmp_path_factory.mktemp("farm") / "data", {"router.routers": 1}) as farm:
         yield farm
 
 

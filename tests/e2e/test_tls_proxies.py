@@ -49,6 +49,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
         "listen.forwarded_from": OF_NGINX,
         "limits.burst_seconds": 3600,
         "limits.pushes_per_address": PUSHES / 3600,
+        "router.routers": 1,  # each has the whole of it
     }
     with running_farm(tmp_path_factory.mktemp("farm") / "data", settings, workers=1) as farm:
         yield farm
