@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from support.certificates import Files, write
 from support.frames import frame
-from support.shard import Shard
+from support.shard import PATIENCE_S, Shard
 from support.tls_client import TlsClient, trusting
 
 from farm.transports.frames import CLOSE, TEXT
@@ -25,7 +25,6 @@ from router.common.wires import TlsWire
 
 PROXIES = Networks(["127.0.0.1"])
 NOBODY = Networks(())
-PATIENCE_S = 2
 UPGRADE = (
     b"GET /talk/%b HTTP/1.1\r\nHost: push\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n%b"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
