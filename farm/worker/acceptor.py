@@ -137,6 +137,7 @@ class Acceptor:
         if backlog:
             self._backlogs[fd] = backlog
             listener.listen(backlog)  # whoever had it before may have ended while it was late
+        self._poller.accepting.add(fd)
         self._poller.register(fd, READ)
 
     def stop(self) -> None:
@@ -146,6 +147,7 @@ class Acceptor:
                 self._poller.unregister(fd)
             if self._queue != NO_LIMIT and fd in self._backlogs:  # another process may have the same listener
                 listener.listen(self._backlogs[fd])
+            self._poller.accepting.discard(fd)
             listener.close()
         self._listeners.clear()
         self._backlogs.clear()

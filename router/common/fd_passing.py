@@ -74,6 +74,7 @@ class FdReceiver:
         self._adopt = adopt
         self._workers: dict[int, socket.socket] = {}
         self._accepting = True
+        poller.accepting.add(self._listener.fileno())
         poller.register(self._listener.fileno(), READ)
 
     def ready(self, fd: int) -> bool:
@@ -100,6 +101,7 @@ class FdReceiver:
             return
         worker.setblocking(False)
         self._workers[worker.fileno()] = worker
+        self._poller.accepting.add(worker.fileno())
         self._poller.register(worker.fileno(), READ)
 
     def tick(self) -> None:
@@ -135,6 +137,7 @@ class FdReceiver:
 
     def _forget(self, worker: socket.socket) -> None:
         del self._workers[worker.fileno()]
+        self._poller.accepting.discard(worker.fileno())
         self._poller.unregister(worker.fileno())
         worker.close()
 
@@ -144,6 +147,7 @@ class FdReceiver:
             return
         if self._accepting:
             self._poller.unregister(self._listener.fileno())
+        self._poller.accepting.discard(self._listener.fileno())
         self._listener.close()
         for worker in list(self._workers.values()):
             with contextlib.suppress(OSError):

@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import time
+from operator import itemgetter
 from typing import Final
 
 import trio
@@ -31,6 +32,7 @@ MAX_EVENTS: Final = 256
 """In one turn: some 20 ms of work in a worker. Other tasks run in between, among them the one that sends the sign of
 life, and where a hundred processes compete for the core a turn of 20 ms takes two seconds."""
 _TURN_S = 0.001
+_descriptor = itemgetter(0)
 
 
 class Poller:
@@ -50,6 +52,10 @@ class Poller:
             self._urgent.register(urgent, select.POLLIN)
         self.waits = 0
         """How often `pace` made it wait."""
+        self.accepting: set[int] = set()
+        """Descriptors by which new connections come. Their events are handed over behind all others of a batch: a
+        connection may be closed by the event of another, and a new one that took its descriptor then would be handled
+        by an event that was for the closed one."""
         self._epoll = select.epoll()
         self._yielded = 0.0
         self.register = self._epoll.register
@@ -72,7 +78,7 @@ class Poller:
         if pace is not None:
             pace.looked(time.monotonic(), len(events))
         if (events or not wait) and time.monotonic() - self._yielded < max(_TURN_S, 4 * self._linger):
-            return events
+            return self._in_order(events)
         if events or not wait:
             await trio.lowlevel.checkpoint()
         if wait and not events:
@@ -82,11 +88,17 @@ class Poller:
             if pace is not None:
                 pace.looked(time.monotonic(), len(events))
         self._yielded = time.monotonic()
-        return events
+        return self._in_order(events)
 
     def ready_now(self) -> list[tuple[int, int]]:
         """What is ready already."""
-        return self._epoll.poll(0, MAX_EVENTS)
+        return self._in_order(self._epoll.poll(0, MAX_EVENTS))
+
+    def _in_order(self, events: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        accepting = self.accepting
+        if accepting.isdisjoint(map(_descriptor, events)):  # the usual
+            return events
+        return sorted(events, key=lambda event: event[0] in accepting)
 
     def close(self) -> None:
         """Let go of the epoll; the descriptors in it stay open."""

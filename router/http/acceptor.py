@@ -26,6 +26,7 @@ class Acceptor:
         self._batch = _BATCH_OF_SHARED if shared else _BATCH
         self.fd = listener.fileno()
         """-1 once it is closed."""
+        poller.accepting.add(self.fd)
         poller.register(self.fd, READ)
 
     def accept(self, room: Callable[[], bool], evict: Callable[[], bool]) -> Iterator[tuple[socket.socket, Any]]:
@@ -69,6 +70,7 @@ class Acceptor:
         """Accept no more."""
         if self._listener is not None:
             self.pause()
+            self._poller.accepting.discard(self.fd)
             self._listener.close()
             self._listener = None
             self.fd = -1

@@ -237,6 +237,20 @@ def test_who_has_been_told_all_makes_room_before_anybody_else(rig: Rig) -> None:
     assert rig.ask(begun, GET[9:]).startswith(b"HTTP/1.1 200 ")
 
 
+@limits(max_connections=1)
+def test_the_end_of_one_that_has_made_room_is_not_that_of_the_new_one(rig: Rig) -> None:
+    """Which has its descriptor."""
+    told = rig.client(b"no request\r\n")
+    assert told.recv(65_536).startswith(b"HTTP/1.1 400 ") and told.recv(10) == b""
+    come = [socket.create_connection(rig.address, PATIENCE_S) for _ in range(2)]
+    rig.clients += come
+    for client in come:
+        client.sendall(GET)
+    told.close()  # reported with them, and last
+    rig.settle()
+    assert [client.recv(12) for client in come] == [b"HTTP/1.1 200", b"HTTP/1.1 503"]
+
+
 @limits(max_connections=2)
 def test_a_request_that_has_not_been_read_yet_is_not_idle(rig: Rig) -> None:
     first, second = rig.client(), rig.client()

@@ -216,6 +216,28 @@ def test_there_is_one_limit_for_all_app_servers(tmp_path: Path) -> None:
         assert rig.counts == (3, 0, 3)
 
 
+def test_connections_are_taken_behind_all_else_that_is_there(tmp_path: Path, rig: Rig) -> None:
+    """By then those that have ended are closed: what was reported of them is not for who gets their descriptor."""
+    assert rig.router is not None
+    client, accepted = rig.client(GET), Client(rig.router.number)
+    client.answer()
+    rig.router.turn()
+    poller = rig.router.poller
+    worker, come = Client(rig.worker.port), Client(rig.router.number)
+    worker.send(GET)
+    rig.worker.turn()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
+        other.connect(fd_passing.socket_path(tmp_path, 0))
+        client.send(GET)
+        accepted.send(GET)
+        reported = [fd in poller.accepting for fd, _ in poller.ready_now()]
+        assert reported == [False] * 2 + [True] * 3
+    rig.router_goes()
+    assert not poller.accepting
+    for end in (accepted, worker, come):
+        end.socket.close()
+
+
 def test_of_something_else_nothing_is_left(tmp_path: Path, rig: Rig) -> None:
     assert rig.router is not None
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
