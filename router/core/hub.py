@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import inf, isfinite
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from router.common import logs
 from router.common import messages as m
@@ -33,6 +33,7 @@ from router.core.address_map import AddressMap, Lease
 from router.core.answering import Answering
 from router.core.asking import Asking
 from router.core.attachments import Attachments
+from router.core.authorising import Authorising, Questions
 from router.core.broadcasts import Broadcasts
 from router.core.channels import Channels
 from router.core.committer import GroupCommitter
@@ -135,6 +136,7 @@ class Hub:
         )
         self.inspections = Inspections(sessions, first, delivery_timeout, timeout, monotonic)
         """What workers are asked about their connections."""
+        self._authorising = Authorising()
         self._handlers = _handlers(self, self.attachments, requests)
         self._handlers_of_repeated = self._handlers | {m.Publish: requests.published, m.Happened: _nothing}
         self._handled: dict[bytes, int] = {}  # by identity: the last batch of a worker whose session has ended
@@ -161,7 +163,6 @@ class Hub:
             common or monotonic,
         ).register(operations)
         self._status: Callable[[str], dict[str, Any]] = lambda host: {}
-        self._questions: Questions = _NoMainServer()
         self._refusing = ""
         self._placements: dict[int, Placement] = {}
 
@@ -307,7 +308,7 @@ class Hub:
         self.channels.lost(session.lease)
         self.attachments.lost(session)
         self._pushes.lost(session.lease)
-        self._questions.lost(session.lease)
+        self._authorising.questions.lost(session.lease)
 
     # ------------------------------------------------------------------ batches
 
@@ -384,21 +385,6 @@ class Hub:
             logs.limited("link.message_failed", at="error", per=repr(error), shard=shard, exc=error)
         session.reply(number, m.FAILED)
 
-    # ------------------------------------------------------------------ the application's main server
-
-    def on_authorise(self, questions: Questions) -> None:
-        """What has the main server asked."""
-        self._questions = questions
-
-    def _asked(self, session: WorkerSession, message: m.Authorise, number: int) -> None:
-        """AUTHORISE has come. Its batch does not wait for the answer, as a main server that is slow must not hold up
-        what is confirmed."""
-        self._questions.ask(message, (session.lease, number), partial(session.reply, number))
-
-    def _withdrawn(self, session: WorkerSession, message: m.Withdraw, number: None) -> None:
-        """WITHDRAW has come."""
-        self._questions.withdraw((session.lease, message.number))
-
     # ------------------------------------------------------------------ the supervisor
 
     def _set_broadcast(self, identity: bytes, asked: m.SetBroadcast) -> None:
@@ -412,6 +398,10 @@ class Hub:
             self.sessions.direct(identity, m.Status(asked.number, found))
 
         self.actions.perform(asked.action, asked.arguments, answer)
+
+    def on_authorise(self, questions: Questions) -> None:
+        """What has the main server asked."""
+        self._authorising.questions = questions
 
     def on_status(self, status: Callable[[str], dict[str, Any]]) -> None:
         """What to answer a supervisor with. status: is given the ID of its host (`AskStatus`)."""
@@ -473,32 +463,6 @@ class Hub:
         return len(self._pushes)
 
 
-class Questions(Protocol):
-    """Has the main server asked. A request is known by the lease of its worker and the number of its call."""
-
-    def ask(
-        self, asked: m.Authorise, asker: tuple[object, int], reply: Callable[[int, m.Verdict | None], None], /
-    ) -> None:
-        """Calls back once, with the status of the reply and the verdict; not if the request was withdrawn."""
-
-    def withdraw(self, asker: tuple[object, int], /) -> None:
-        """The answer is not waited for any more."""
-
-    def lost(self, worker: object, /) -> None:
-        """The same for all requests of a worker."""
-
-
-class _NoMainServer:
-    def ask(self, asked: m.Authorise, asker: object, reply: Callable[[int, m.Verdict | None], None], /) -> None:
-        reply(m.FAILED, None)
-
-    def withdraw(self, asker: object, /) -> None:
-        pass
-
-    def lost(self, worker: object, /) -> None:
-        pass
-
-
 _Handler = Callable[[WorkerSession, Any, Any], None]
 """Acts on a message: session, message, number of the call or None."""
 
@@ -528,8 +492,8 @@ def _handlers(hub: Hub, attachments: Attachments, requests: Requests) -> dict[ty
         m.Record: requests.record,
         m.SetAdd: requests.set_add,
         m.SetRemove: requests.set_remove,
-        m.Authorise: hub._asked,
-        m.Withdraw: hub._withdrawn,
+        m.Authorise: hub._authorising.asked,
+        m.Withdraw: hub._authorising.withdrawn,
         m.Inspected: hub.inspections.received,
         m.Malformed: hub._malformed,
     }
