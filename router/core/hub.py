@@ -17,7 +17,6 @@ give, and reports which sessions were drained and which were lost.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from math import inf, isfinite
 from typing import Any, Final
 
@@ -34,6 +33,7 @@ from router.core.answering import Answering
 from router.core.asking import Asking
 from router.core.attachments import Attachments
 from router.core.authorising import Authorising, Questions
+from router.core.batches import Batches
 from router.core.broadcasts import Broadcasts
 from router.core.channels import Channels
 from router.core.committer import GroupCommitter
@@ -65,8 +65,7 @@ class Hub:
     `monotonic` and `unix_time` are clocks in seconds; `versions` those of the protocol that are spoken. `router` is its
     number among the farm's routers (`router.common.numbers`), of which there are `routers`. `workers`: how many are
     expected to announce what they hold (`router.core.settling`). `watch` wants to know of each push; None: nobody does.
-    `common`: the clock by which workers say since when
-    they hold a device; None: `monotonic`.
+    `common`: the clock by which workers say since when they hold a device; None: `monotonic`.
     """
 
     def __init__(
@@ -108,12 +107,12 @@ class Hub:
         parts = (committer, self.map, sessions, self.attachments, pushes, self._numbers, settling, *clocks)
         self.scope = Scope()
         records = Records(committer)
-        self._acknowledged: Acknowledged = committer.acknowledged
+        acknowledged: Acknowledged = committer.acknowledged
         if watch is None:
             self.messages = Messages(*parts)
         else:
             self.messages = WatchedMessages(watch, self.scope, *parts)
-            self._acknowledged = self.messages.acknowledging(committer.acknowledged)
+            acknowledged = self.messages.acknowledging(committer.acknowledged)
             records.look_up = self.messages.looking_up(records.look_up)
         self.actions = Actions()
         """What a supervisor may have done."""
@@ -137,12 +136,19 @@ class Hub:
         self.inspections = Inspections(sessions, first, delivery_timeout, timeout, monotonic)
         """What workers are asked about their connections."""
         self._authorising = Authorising()
-        self._handlers = _handlers(self, self.attachments, requests)
-        self._handlers_of_repeated = self._handlers | {m.Publish: requests.published, m.Happened: _nothing}
+        self._batch = Batches(
+            committer,
+            acknowledged,
+            pushes,
+            settling,
+            self.counters,
+            self.attachments,
+            requests,
+            self._authorising,
+            self.inspections,
+        ).received
         self._handled: dict[bytes, int] = {}  # by identity: the last batch of a worker whose session has ended
         if not settling.over:
-            self._handlers[m.Publish] = partial(self._hold, requests.publish)
-            settling.when_over(partial(self._handlers.update, {m.Publish: requests.publish}))
             settling.when_over(self.channels.settle_soon)
         self.core = Core(
             self.messages,
@@ -310,81 +316,6 @@ class Hub:
         self._pushes.lost(session.lease)
         self._authorising.questions.lost(session.lease)
 
-    # ------------------------------------------------------------------ batches
-
-    def _batch(self, session: WorkerSession, sequence: int, messages: Sequence[m.ToRouter | m.Malformed]) -> None:
-        batch = session.begin(sequence)
-        lease, result, committer = session.lease, self._pushes.received, self._committer
-        acknowledged = self._acknowledged
-        handlers = self._handlers if sequence > session.repeated else self._handlers_of_repeated
-        failures = committer.failures
-        acks = False
-        late: set[bytes] = set()  # devices whose acks take more than one commit
-        for message in messages:
-            waits = batch[1]
-            number: int | None = None
-            try:
-                if type(message) is m.Result:
-                    result(message.number, message.outcome, lease)
-                elif type(message) is m.Ack:
-                    acks = True
-                    updates = message.updates
-                    self.counters.acks += len(updates)
-                    if acknowledged(message.device, updates):
-                        late.add(message.device)
-                elif type(message) is m.Call:
-                    number = message.number
-                    handlers[type(message.request)](session, message.request, number)
-                else:
-                    handlers[type(message)](session, message, None)
-            except Exception as error:
-                batch[1] = waits
-                self._refuse(session, number, error)
-        session.end(batch)
-
-        def done(status: int) -> None:
-            # A batch that the store failed is confirmed too: its calls were replied to with FAILED, and its acks are
-            # the worker's to send again when the store may be well.
-            failed = status != m.OK or committer.failures != failures
-            if acks and failed and sequence not in session.unkept:
-                session.unkept.append(sequence)
-            session.done(batch)
-
-        for device in late:
-            batch[1] += 1
-            committer.when_durable(done, device)
-        committer.when_durable(done)
-
-    def _hold(
-        self,
-        handler: Callable[[WorkerSession, m.Publish, int | None], None],
-        session: WorkerSession,
-        message: m.Publish,
-        number: int | None,
-    ) -> None:
-        """Handle it when it is known what all workers hold. Its batch does not wait for that."""
-
-        def now() -> None:
-            try:
-                handler(session, message, number)
-            except Exception as error:
-                self._refuse(session, number, error)
-
-        self.settling.wait(now, partial(session.reply, number, m.FAILED), len(message.body))
-
-    def _malformed(self, session: WorkerSession, message: m.Malformed, number: int | None) -> None:
-        self._refuse(session, message.number, m.MessageError(message.error))
-
-    def _refuse(self, session: WorkerSession, number: int | None, error: Exception) -> None:
-        """A message that cannot be acted on is dropped alone; a call is replied to with FAILED."""
-        self.counters.messages_refused += 1
-        shard = session.lease.shard
-        if isinstance(error, m.MessageError):
-            logs.limited("link.message_refused", at="error", per=str(shard), shard=shard, error=str(error))
-        else:
-            logs.limited("link.message_failed", at="error", per=repr(error), shard=shard, exc=error)
-        session.reply(number, m.FAILED)
-
     # ------------------------------------------------------------------ the supervisor
 
     def _set_broadcast(self, identity: bytes, asked: m.SetBroadcast) -> None:
@@ -461,39 +392,3 @@ class Hub:
     def in_work(self) -> int:
         """Pushes that are not answered because no worker has reported what became of them."""
         return len(self._pushes)
-
-
-_Handler = Callable[[WorkerSession, Any, Any], None]
-"""Acts on a message: session, message, number of the call or None."""
-
-
-def _nothing(session: WorkerSession, message: object, number: int | None) -> None:
-    """It was done before."""
-
-
-def _handlers(hub: Hub, attachments: Attachments, requests: Requests) -> dict[type, _Handler]:
-    return {
-        m.Attach: attachments.attach,
-        m.Detach: attachments.detach,
-        m.Announce: attachments.announce,
-        m.Fetch: attachments.fetch,
-        m.Drop: attachments.drop,
-        m.Subscribe: requests.subscribe,
-        m.ReadLog: requests.read_log,
-        m.Unsubscribe: requests.unsubscribe,
-        m.AnnounceChannels: requests.announce_channels,
-        m.Counted: requests.counted,
-        m.CountsSent: requests.counts_sent,
-        m.PresenceJoin: requests.presence_join,
-        m.PresenceLeave: requests.presence_leave,
-        m.Publish: requests.publish,
-        m.Happened: requests.happened,
-        m.Invoke: requests.invoke,
-        m.Record: requests.record,
-        m.SetAdd: requests.set_add,
-        m.SetRemove: requests.set_remove,
-        m.Authorise: hub._authorising.asked,
-        m.Withdraw: hub._authorising.withdrawn,
-        m.Inspected: hub.inspections.received,
-        m.Malformed: hub._malformed,
-    }
