@@ -192,5 +192,10 @@ def test_it_says_that_the_farm_is_gone_and_goes_on_when_it_is_back(page: Dashboa
     page.sees("The last hour")
     page.cut_off(True)
     page.sees("The farm has not answered since", "no answer")
+    page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
+    page.evaluate("dispatchEvent(new Event('online'))")
+    page.sees("no answer")  # a page that is not seen does not ask, and so has not been answered
+    page.evaluate("delete document.hidden")
     page.cut_off(False)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     until(lambda: "no answer" not in page.text, "it answers again")

@@ -31,9 +31,11 @@ function takeEvents(found) {
 
 function drawLog() {
   log.drawn = true;
-  const from = LEVELS.indexOf(log.level);
-  const shown = log.events.filter((event) => LEVELS.indexOf(event.level) >= from && (!log.text || lineOf(event).toLowerCase().includes(log.text)));
-  fill(log.body, eventTable(shown.slice().reverse(), "No such event is kept."));
+  if (state.view === "log") {
+    const from = LEVELS.indexOf(log.level);
+    const shown = log.events.filter((event) => LEVELS.indexOf(event.level) >= from && (!log.text || lineOf(event).toLowerCase().includes(log.text)));
+    fill(log.body, eventTable(shown.reverse(), "No such event is kept."));
+  }
   const latest = log.events.slice(-ON_OVERVIEW).reverse();
   fill(overview.latest, eventTable(latest, "Nothing yet."));
 }

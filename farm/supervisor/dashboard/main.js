@@ -13,7 +13,7 @@ function route() {
   if (!farm.session) return;
   const [path, search] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, ...rest] = path.split("/").map(decoded);
-  const view = name in VIEWS ? name : "overview";
+  const view = Object.hasOwn(VIEWS, name) ? name : "overview";
   if (view !== state.view) {
     for (const each of Object.keys(VIEWS)) $(each).hidden = each !== view;
     for (const link of document.querySelectorAll("nav a")) {
@@ -34,7 +34,8 @@ function route() {
     else showChannel(null);
     loadChannels();
     loadBroadcasts();
-  }
+  } else if (view === "processes") drawProcesses();
+  else if (view === "log") drawLog();
 }
 
 function decoded(text) {
@@ -47,11 +48,11 @@ function decoded(text) {
 
 /** One turn: ask what is due. Everything goes on when the farm answers again, a new one too. */
 async function turn() {
-  if (state.asking) return;
+  if (state.asking || document.hidden) return; // it goes on when the page is seen again
   state.asking = true;
   clearTimeout(state.timer);
   try {
-    if (!document.hidden) await ask();
+    await ask();
     reached();
   } catch (error) {
     lost(error);
@@ -77,7 +78,7 @@ async function ask() {
   drawStatus();
   if (due("history")) takeHistory(await api("GET", ["history"], { query: { after: overview.history.last } }));
   takeStatusForOverview(farm.status);
-  takeStatusForProcesses(farm.status);
+  drawProcesses();
   if (due("events")) takeEvents(await api("GET", ["events"], { query: { after: log.last, limit: 800 } }));
   if (due("view") && state.view === "devices") await refreshDevice();
   if (due("view") && state.view === "channels") await refreshChannel();
@@ -151,5 +152,5 @@ addEventListener("hashchange", route);
 addEventListener("keydown", keys);
 addEventListener("online", turn);
 addEventListener("offline", turn);
-document.addEventListener("visibilitychange", () => document.hidden || turn());
+document.addEventListener("visibilitychange", turn);
 turn();

@@ -25,7 +25,10 @@ function drawProcessButtons() {
   }));
 }
 
-function takeStatusForProcesses(status) {
+/** A long table, so only while it is seen. */
+function drawProcesses() {
+  const { status } = farm;
+  if (!status || state.view !== "processes") return;
   keepingFocus(processes.table, () => fill(processes.table, processTable(status)));
   fill(processes.reload, reloadFacts(status));
   const last = status.last_replacement;
