@@ -194,9 +194,9 @@ class Notifier:
     async def _live(self) -> None:
         """Signs of life: a loop that stands still gives none."""
         assert self._interval is not None
+        sign = datagram(WATCHDOG=1)
         while True:
-            if not self._waiting:  # which are as good a reason to send
-                self._send(datagram(WATCHDOG=1))
+            self._send(b"" if sign in self._waiting else sign)  # one that waits is sent as soon as the socket takes it
             await trio.sleep(self._interval)
 
     def _tell(self, message: bytes) -> None:

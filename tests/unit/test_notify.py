@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -164,13 +165,7 @@ def test_what_a_full_socket_does_not_take_is_sent_later_in_order(tmp_path: Path)
                         received.append(manager.recv(1000))
             nursery.cancel_scope.cancel()
 
-    with plain_socket() as manager, plain_socket() as other:
-        manager.bind(path)
-        sent = []
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                other.sendto(b"X_OTHER=1", path)
-                sent.append(b"X_OTHER=1")
+    with full_socket(path) as (manager, sent):
         trio.run(main, manager, len(sent), clock=trio.testing.MockClock(autojump_threshold=0))
     assert sent
     assert received[: len(sent)] == sent
@@ -180,6 +175,43 @@ def test_what_a_full_socket_does_not_take_is_sent_later_in_order(tmp_path: Path)
     status_line = b"STATUS=ok: 3 devices, 2 of 2 workers and 1 of 1 routers serve\n" + EXTEND
     assert later.count(status_line) == 1
     assert set(later) == {status_line, EXTEND, b"WATCHDOG=1"}
+
+
+def test_a_sign_of_life_that_was_due_while_the_socket_was_full_is_given_as_soon_as_it_is_not(tmp_path: Path) -> None:
+    path, interval = str(tmp_path / "notify"), 20 * REPORT_S
+    received = []
+
+    async def main(manager: socket.socket, others: int) -> None:
+        notifier = Notifier({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": str(int(2e6 * interval))})
+        notifier.ready()  # so something waits already
+        async with trio.open_nursery() as nursery:
+            for _, task in notifier.tasks(ok):
+                nursery.start_soon(task)
+            await trio.sleep(interval + 1)
+            for _ in range(others):
+                manager.recv(1000)
+            await trio.sleep(REPORT_S + 1)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    received.append(manager.recv(1000))
+            nursery.cancel_scope.cancel()
+
+    with full_socket(path) as (manager, sent):
+        trio.run(main, manager, len(sent), clock=trio.testing.MockClock(autojump_threshold=0))
+    assert received.count(b"WATCHDOG=1") == 1
+
+
+@contextlib.contextmanager
+def full_socket(path: str) -> Iterator[tuple[socket.socket, list[bytes]]]:
+    """A service manager that reads nothing yet, and what another one has sent it until it was full."""
+    with plain_socket() as manager, plain_socket() as other:
+        manager.bind(path)
+        sent = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                other.sendto(b"X_OTHER=1", path)
+                sent.append(b"X_OTHER=1")
+        yield manager, sent
 
 
 def plain_socket() -> socket.socket:
