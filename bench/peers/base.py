@@ -174,6 +174,15 @@ def program(name: str) -> str:
     return found
 
 
+def libraries(path: str) -> dict[str, str]:
+    """What a program needs in its environment: where it was unpacked and not installed, its libraries are beside it."""
+    place = Path(path).resolve()
+    beside = [str(folder) for folder in place.parent.parent.glob("lib/*-linux-gnu")]
+    if not beside or place.is_relative_to("/usr"):
+        return {}
+    return {"LD_LIBRARY_PATH": os.pathsep.join([*beside, *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])}
+
+
 @dataclass(slots=True)
 class PeerServer(Farm):
     """A peer that runs, in the shape in which the bench knows the server that it loads. `ports`: of it."""

@@ -1,6 +1,5 @@
 """Where TLS ends that devices connect with: in the farm, or in HAProxy in front of it."""
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from bench.farm_process import Farm
 from bench.interrupt import Interrupt
 from bench.machine import leftovers
 from bench.machine.ports import free_ports
-from bench.peers.base import NotInstalledError, program
+from bench.peers.base import NotInstalledError, libraries, program
 from bench.server_process import listens, spawn, stop_group, wait_until_up
 
 FARM: Final = "tls"
@@ -39,7 +38,8 @@ listen devices
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """What ends TLS. `where`: FARM or HAPROXY; `folder`: of the certificate, in `pem` with its key."""
+    """What ends TLS. `where`: FARM or HAPROXY; `pem`: the file with the certificate and its key. HAProxy's own files
+    are made beside it."""
 
     where: str
     pem: Path
@@ -79,9 +79,7 @@ class Front:
             )
         )
         log = self.pem.with_name("haproxy.log")
-        # where it was unpacked and not installed, its libraries are beside it
-        libraries = os.pathsep.join(map(str, Path(haproxy).resolve().parents[1].glob("lib/*-linux-gnu")))
-        process = spawn([haproxy, "-db", "-f", str(file)], log, {"LD_LIBRARY_PATH": libraries})
+        process = spawn([haproxy, "-db", "-f", str(file)], log, libraries(haproxy))
         try:
             wait_until_up("HAProxy", lambda: listens(port), process, log, interrupt)
             yield replace(farm, address=farm.address._replace(port=port), proxy=process.pid)

