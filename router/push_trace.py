@@ -67,19 +67,31 @@ class Tracer:
         from opentelemetry import trace
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
         from opentelemetry.sdk.trace.sampling import ALWAYS_ON
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         class Reporting:
-            """The library's exporter, whose failures are lines of our log."""
+            """The library's exporter, whose failures are lines of our log. It is called in a thread."""
 
             def __init__(self, endpoint: str, timeout: float) -> None:
                 self._exporter = OTLPSpanExporter(endpoint, timeout=timeout)
+                self._told = 0
+                self.taken = 0
 
             def export(self, spans: Any) -> SpanExportResult:
                 """Send them."""
+                self.taken += len(spans)
+                if lost := queue.lost - self._told:
+                    self._told += lost
+                    logs.limited(
+                        "trace.not_sent",
+                        per="queue",
+                        spans=lost,
+                        endpoint=options.endpoint,
+                        error="trace.queue is full",
+                    )
                 try:
                     result = self._exporter.export(spans)
                 except Exception as error:
@@ -97,6 +109,20 @@ class Tracer:
                 """Nothing waits here."""
                 return True
 
+        class Queue(BatchSpanProcessor):  # type: ignore[misc, unused-ignore]
+            """The library's queue. Where it is full that drops the oldest without a word: here the newest are, and
+            counted."""
+
+            given = lost = 0
+
+            def on_end(self, span: ReadableSpan) -> None:
+                """Have it sent."""
+                if self.given - exporter.taken >= options.queue:
+                    self.lost += 1
+                else:
+                    self.given += 1
+                    super().on_end(span)
+
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # else a line, or several, a second
         about = {
             "service.name": "farm",
@@ -105,9 +131,8 @@ class Tracer:
         }
         self._provider = TracerProvider(ALWAYS_ON, Resource.create(about), shutdown_on_exit=False)
         exporter = Reporting(options.endpoint, options.timeout)
-        self._provider.add_span_processor(
-            BatchSpanProcessor(exporter, max_queue_size=options.queue, schedule_delay_millis=_DELAY_MS)
-        )
+        queue = Queue(exporter, max_queue_size=options.queue, schedule_delay_millis=_DELAY_MS)
+        self._provider.add_span_processor(queue)
         self._tracer = self._provider.get_tracer("farm", __version__)
         self._share = options.share
         self._chance = chance

@@ -34,7 +34,7 @@ class TraceOptions(Section):
         0.01, "of the requests that bring no traceparent so many are followed; others as that says", ge=0, le=1
     )
     queue: int = option(
-        2048, "spans that may wait to be sent; beyond, the oldest are dropped", unit="spans", ge=512, le=1_000_000
+        2048, "spans that may wait to be sent; beyond, further ones are lost", unit="spans", ge=512, le=1_000_000
     )
     per_second: float = option(
         100.0,

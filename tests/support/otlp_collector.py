@@ -48,6 +48,12 @@ class Collector:
                 for of_scope in of_resource.scope_spans:
                     self._spans += (_span(span, about) for span in of_scope.spans)
 
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """It answers nothing meanwhile."""
+        with self._lock:
+            yield
+
     def spans(self, trace: str = "") -> dict[str, Span]:
         """Those of a trace by their names; "": all, the last of each name."""
         with self._lock:

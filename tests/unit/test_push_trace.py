@@ -11,6 +11,7 @@ import pytest
 from support.farm_command import ROOT, TIMEOUT_S, environ
 from support.otlp_collector import Collector, running_collector
 
+from router.common.log_forms import FIELDS
 from router.common.trace_settings import TraceOptions
 from router.core.push_watch import Watched
 from router.core.pushes import REFUSED_FULL
@@ -78,6 +79,20 @@ def test_a_push_that_is_refused_has_failed_and_its_spans_end(collector: Collecto
     assert spans["push"].attributes["farm.refused"] == "inbox full"
     assert [answer.status for answer in answers] == [503]
     assert push.spans is None
+
+
+def test_spans_for_which_the_queue_has_no_room_are_told_of(
+    collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracer = Tracer(TraceOptions(collector.url, 1.0, queue=512, per_second=1000, timeout=TIMEOUT_S), 0)
+    with collector.standing_still():
+        for _ in range(1600):  # of which 512 wait, and as many are on their way
+            followed = tracer.follows(request(), "/update/")
+            assert followed is not None
+            tracer.replying(followed, lambda response: None)(Response(200))
+    tracer.close()
+    told = [getattr(record, FIELDS) for record in caplog.records if record.message == "trace.not_sent"]
+    assert told and all(fields["error"] == "trace.queue is full" and fields["spans"] > 0 for fields in told)
 
 
 def test_a_push_of_no_request_that_is_followed_has_no_spans(collector: Collector) -> None:
