@@ -45,6 +45,7 @@ from router.common.refusals import DEFECT, MALFORMED, NO_DIALECT, NO_ROOM, OTHER
 _GRANT: Final = object()
 """The context of the question to the main server: its reply is not for the dialect."""
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_PASSED_ON: Final = "passed on to a router"
 
 
 class _Asked(NamedTuple):
@@ -350,12 +351,12 @@ class Admissions:
         if fd in self._tls:
             if (ours := self._passed_end(fd, fd_sender)) is not None and self._relays is not None:
                 self._counters.handed_over += 1
-                self._output.release(connection)
+                self._output.release(connection, _PASSED_ON)
                 self._relays.begin(fd, mask, ours, data)
                 return
         elif fd_sender.give(fd, data, self._addresses.of(fd) if self._addresses.differs(fd) else ""):
             self._counters.handed_over += 1
-            self._output.drop(connection, "passed on to a router")
+            self._output.drop(connection, _PASSED_ON)
             return
         refusal = Refusal.of(ROUTER_BUSY, Retry_After=spread(self._options.retry_after))
         self._refuse(connection, refusal, None)

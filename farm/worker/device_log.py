@@ -123,20 +123,18 @@ class LoggedOutput(Output):
                 self._log.ends(connection.fd, "server", 0, why)
         return super().finish(connection, last, finder)
 
-    def drop(self, connection: Connection, why: str = "") -> None:
-        """As `Output.drop`."""
-        if why:
-            self._log.ends(connection.fd, "server", 0, why)
-        super().drop(connection, why)
-
-    def release(self, connection: Connection) -> None:
+    def release(self, connection: Connection, why: str = "") -> None:
         """As `Output.release`."""
         fd = connection.fd
+        if why:
+            self._log.ends(fd, "server", 0, why)
         self._log.located(fd)
         if connection.session is not None:
             self._log.spoke(fd, connection.session)
-        super().release(connection)
-        self._log.ended(fd)
+        try:
+            super().release(connection, why)
+        finally:
+            self._log.ended(fd)  # else the next connection with this descriptor had its line
 
     def _too_slow(self, connection: Connection) -> None:
         self._log.ends(connection.fd, "server", 0, "does not read")

@@ -314,13 +314,13 @@ class Output:
         if fd < 0:
             return
         try:
-            self.release(connection)
+            self.release(connection, why)
         finally:
             self._poller.unregister(fd)
             self._close_fd(fd)
 
-    def release(self, connection: Connection) -> None:
-        """Forget a connection that is open, but for its descriptor: that is the caller's."""
+    def release(self, connection: Connection, why: str = "") -> None:
+        """Forget a connection that is open, but for its descriptor: that is the caller's. why: as for `drop`."""
         fd = connection.fd
         connection.fd = -1
         try:

@@ -12,7 +12,7 @@ from router.common import fd_passing
 from router.common.fd_passing import FdReceiver
 from router.common.metrics import RouterCounters, WorkerCounters
 from router.common.poller import Poller
-from router.common.settings import EndpointOptions
+from router.common.settings import EndpointOptions, Log
 from router.http.http_port import HttpPort
 from router.http.message import Request, Response
 from router.http.routes import Reply, Route, Router
@@ -64,7 +64,16 @@ class RouterEnd:
 class WorkerEnd:
     """A worker's sockets."""
 
-    def __init__(self, folder: Path, routers: int = 1, shard: int = 0, edge: Edge = PLAIN_EDGE, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        routers: int = 1,
+        shard: int = 0,
+        edge: Edge = PLAIN_EDGE,
+        devices: float = 0.0,
+        **options: Any,
+    ) -> None:
+        """devices: `log.devices`."""
         self.poller = Poller()
         self.clock = Clock()
         self.counters = WorkerCounters()
@@ -73,7 +82,17 @@ class WorkerEnd:
         self.port: int = self.listener.getsockname()[1]
         worker = settings_with((WorkerOptions, options)).get(WorkerOptions)
         self.sockets = Sockets(
-            self.poller, worker, {}, self.counters, 100, [].append, self.clock.monotonic, {}, self.fd_sender, edge=edge
+            self.poller,
+            worker,
+            {},
+            self.counters,
+            100,
+            [].append,
+            self.clock.monotonic,
+            {},
+            self.fd_sender,
+            edge=edge,
+            log=settings_with((Log, {"devices": devices})).get(Log),
         )
         self.sockets.listen(self.listener)
 

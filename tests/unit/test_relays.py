@@ -21,6 +21,7 @@ from farm.worker.edge import Edge
 from farm.worker.relays import Relays
 from router.common.client_address import Networks
 from router.common.fd_passing import packed, unpacked
+from router.common.log_forms import FIELDS
 from router.common.metrics import WorkerCounters
 from router.common.openings import Openings
 from router.common.poller import READ, Poller
@@ -53,8 +54,8 @@ def edge(files: Files, proxies: tuple[str, ...] = (), most: int = 10) -> Edge:
 class TlsRig(Rig):
     """With clients that speak TLS."""
 
-    def __init__(self, folder: Path, files: Files, used: Edge) -> None:
-        super().__init__(folder, {"edge": used, "close_timeout": 5})
+    def __init__(self, folder: Path, files: Files, used: Edge, devices: float = 0.0) -> None:
+        super().__init__(folder, {"edge": used, "close_timeout": 5, "devices": devices})
         self.context = trusting(files.certificate)
         self.used = used
 
@@ -130,6 +131,17 @@ def test_an_app_server_is_relayed(rig: TlsRig) -> None:
     rig.until(lambda: rig.relays == 0)
     assert rig.counts == (1, 0, 0)
     client.end.close()
+
+
+def test_the_log_says_that_it_was_passed_on(tmp_path: Path, files: Files, caplog: pytest.LogCaptureFixture) -> None:
+    with TlsRig(tmp_path, files, edge(files), devices=1.0) as rig, caplog.at_level("INFO", "farm"):
+        client = rig.connected()
+        client.send(GET)
+        rig.until(lambda: rig.relays == 1)
+        client.end.close()
+        rig.until(lambda: rig.relays == 0)
+    (ended,) = [getattr(record, FIELDS) for record in caplog.records if record.message == "device.ended"]
+    assert (ended["by"], ended["reason"]) == ("server", "passed on to a router")
 
 
 def test_bodies_longer_than_all_buffers(rig: TlsRig) -> None:
