@@ -38,11 +38,7 @@ class Edge:
         """That of these settings. contexts: None without TLS."""
         options, listen = settings.get(TlsOptions), settings.get(Listen)
         tls = TlsWire(contexts.front) if contexts is not None and options.for_devices else None
-        proxies = Networks(listen.proxy_from)
-        openings = None
-        if proxies or tls is not None:
-            openings = Openings(proxies, tls, options.handshakes_a_turn, options.max_handshakes)
-        return cls(tls, openings, Networks(listen.forwarded_from), options.max_relayed)
+        return cls(tls, Openings.of(listen, options, tls), Networks(listen.forwarded_from), options.max_relayed)
 
 
 PLAIN_EDGE: Final = Edge()

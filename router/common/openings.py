@@ -12,6 +12,8 @@ from typing import Final, NamedTuple
 
 from router.common.client_address import Networks
 from router.common.proxy_protocol import MAX_BYTES, ProxyError, parse_proxy_header
+from router.common.settings import Listen
+from router.common.tls_settings import TlsOptions
 from router.common.wires import HandshakeFailed, TlsWire
 
 PROXY: Final = "proxy"
@@ -74,6 +76,14 @@ class Openings:
         self._max_handshakes = max_handshakes
         self._going_on: dict[int, None] = {}
         """Handshakes of which something has come, in the order in which that was."""
+
+    @classmethod
+    def of(cls, listen: Listen, tls: TlsOptions, wire: TlsWire | None) -> Openings | None:
+        """Those of a port with these settings; None: every connection begins with HTTP. wire: None without TLS."""
+        proxies = Networks(listen.proxy_from)
+        if wire is None and not proxies:
+            return None
+        return cls(proxies, wire, tls.handshakes_a_turn, tls.max_handshakes)
 
     def __bool__(self) -> bool:
         """Whether there are any."""

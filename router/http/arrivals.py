@@ -55,12 +55,7 @@ class Arrivals:
         self._forwarding = Networks(listen.forwarded_from)
         self._wire = wire
         self._tls = isinstance(wire, TlsWire)
-        proxies = Networks(listen.proxy_from)
-        self._openings = (
-            Openings(proxies, wire if isinstance(wire, TlsWire) else None, tls.handshakes_a_turn, tls.max_handshakes)
-            if proxies or self._tls
-            else None
-        )
+        self._openings = Openings.of(listen, tls, wire if isinstance(wire, TlsWire) else None)
         self._answered = answered
         self._close = close
 
