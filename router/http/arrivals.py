@@ -60,7 +60,10 @@ class Arrivals:
         self._close = close
 
     def accept(self) -> None:
-        """Accept what waits in the listener's queue."""
+        """Accept what waits in the listener's queue; nothing while more steps of handshakes are due than are done in a
+        turn: the connections that are there would only wait for longer."""
+        if self._openings is not None and self._openings.behind:
+            return  # it is reported again
         for connection, peer in self._acceptor.accept(self._may_accept, self._evict):
             address = client_address(peer)
             refused = not self._room()

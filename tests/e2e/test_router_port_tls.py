@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.certificates import write
-from support.farm_fixture import until
+from support.farm_fixture import PATIENCE_S, until
 from support.router_port import GET, HANDSHAKES_A_TURN, LARGE, LATER, MAX_HANDSHAKES, PAGE, POST, Rig
 from support.tls_client import TlsClient, trusting
 
@@ -151,6 +151,21 @@ def test_handshakes_are_bounded_a_turn_and_have_an_end(tmp_path: Path) -> None:
         rig.port.tick()
         assert silent.recv(1) == b""
         assert rig.counters.http_connections == 1 + len(storm)
+
+
+def test_no_more_are_accepted_than_have_their_handshakes(tmp_path: Path) -> None:
+    with running(tmp_path) as (rig, certificate):
+        context = trusting(certificate)
+        storm = [TlsClient(rig.client(), context) for _ in range(3 * HANDSHAKES_A_TURN)]
+        for client in storm:
+            client.turn()
+        rig.turn()
+        later = socket.create_connection(rig.address, PATIENCE_S)
+        rig.clients.append(later)
+        rig.turn()
+        assert rig.counters.http_connections == len(storm)
+        rig.settle()
+        assert rig.counters.http_connections == len(storm) + 1
 
 
 def test_of_too_many_handshakes_the_one_that_began_first_is_closed(tmp_path: Path) -> None:
