@@ -69,7 +69,8 @@ class Relays:
         return len(self._by_fd) // 2
 
     def pair(self) -> tuple[socket.socket, socket.socket] | None:
-        """Our end and the router's, for one more; None: there is no room, or no descriptor."""
+        """Our end, which epoll watches, and the router's, for one more; None: there is no room, no descriptor or no
+        memory. What can fail is done here, while the client may still be answered."""
         if len(self) >= self._most:
             return None
         try:
@@ -78,12 +79,18 @@ class Relays:
             return None
         ours.setblocking(False)
         theirs.setblocking(False)
+        try:
+            self._poller.register(ours.fileno(), READ)
+        except OSError:
+            ours.close()
+            theirs.close()
+            return None
         return ours, theirs
 
     def begin(self, fd: int, mask: int, ours: socket.socket, data: bytes) -> None:
-        """Relay from now on. fd: the client's, which epoll watches for `mask`. data: what was read of it."""
+        """Relay from now on. fd: the client's, which epoll watches for `mask`. ours: of a `pair`. data: what was read
+        of the client."""
         relay = _Relay(_Way(fd, mask), _Way(ours.detach(), READ))
-        self._poller.register(relay.router.fd, READ)
         self._by_fd[fd] = self._by_fd[relay.router.fd] = relay
         relay.router.out += data
         self._go_on(relay)

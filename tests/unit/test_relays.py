@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import socket
@@ -198,8 +199,8 @@ def test_a_client_that_does_not_take_what_the_router_has_left(takes_a_part: bool
     poller, clock = Poller(), Clock(lambda: 0.0)
     relays = Relays(poller, PLAIN, 1, clock, 5.0, WorkerCounters())
     ours, client = socket.socketpair()
-    router_end, router = socket.socketpair()
-    for end in (ours, client, router_end, router):
+    router_end, router = relays.pair() or pytest.fail("there is room")
+    for end in (ours, client):
         end.setblocking(False)
     poller.register(ours.fileno(), READ)
     relays.begin(ours.detach(), READ, router_end, b"")
@@ -245,7 +246,7 @@ def test_an_error_ends_one_relay_and_no_other() -> None:
     clients, routers = [], []
     for _ in range(2):
         ours, client = socket.socketpair()
-        router_end, router = socket.socketpair()
+        router_end, router = relays.pair() or pytest.fail("there is room")
         ours.setblocking(False)
         poller.register(ours.fileno(), READ)
         relays.begin(ours.detach(), READ, router_end, b"")
@@ -287,6 +288,21 @@ def test_there_are_no_more_than_may_be(tmp_path: Path, files: Files) -> None:
         first.end.close()
         second.end.close()
         rig.until(lambda: rig.relays == 0)
+
+
+def test_no_memory_to_watch_another_descriptor(rig: TlsRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, mask: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    client = rig.connected()
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.worker.poller, "register", full)
+        client.send(GET)
+        assert rig.answer(client, b"\n").startswith(b"HTTP/1.1 503 ")
+    assert rig.counts == (0, 1, 0)  # it reads until the client ends
+    client.end.close()
+    rig.turn()
+    assert rig.counts == (0, 0, 0)
 
 
 def test_a_drain_ends_those_that_have_their_answers(rig: TlsRig) -> None:
