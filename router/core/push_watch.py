@@ -3,8 +3,7 @@
 This takes the place of `Messages` where somebody wants to know (`log.pushes`, `trace.*`); else none of it is there.
 Each push is told of when it `begins`; once when it is durable, or was sent without being kept (`accepted`), or was
 `refused`; and once when its worker has written it to the socket of its device (`delivered`), or will not, or there is
-none (`undelivered`). For that, the worker is asked to report of
-pushes too whose answer does not wait for it.
+none (`undelivered`). For that, the worker is asked to report of pushes too whose answer does not wait for it.
 """
 
 from __future__ import annotations
@@ -164,29 +163,16 @@ class WatchedMessages(Messages):
         done: PushDone,
         *,
         ttl: int,
-        urgency: int = 0,
         body: str | None = None,
-        keep_body: bool = True,
-        sequence: int = 0,
         wait: bool = True,
+        **more: Any,
     ) -> None:
         """As `Messages.push`."""
         sent = self._addresses.device(device) is not None and not self._pushes.full
         origin, size = self.scope.origin, len(body or "")
         watched = Watched(self.watch, origin, device, slot, version, ttl, size, done, sent and not wait)
         self.watch.begins(watched)
-        super().push(
-            device,
-            slot,
-            version,
-            watched,
-            ttl=ttl,
-            urgency=urgency,
-            body=body,
-            keep_body=keep_body,
-            sequence=sequence,
-            wait=wait,
-        )
+        super().push(device, slot, version, watched, ttl=ttl, body=body, wait=wait, **more)
         if not sent:
             watched.sent(False)
 
