@@ -19,8 +19,8 @@ class Attachments:
 
     DETACH is sent only when no connection here holds the device or is being attached to it: a DETACH under way would
     otherwise remove the attachment of a newer connection. send: takes messages for the routers. clock: by which it is
-    known of two connections of a device which one is newer, wherever they are. took: how long it is until a device is
-    attached.
+    known of two connections of a device which one is newer, wherever they are. took: how long routers took to attach
+    devices.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Attachments:
         if status != m.OK or connection.phase != OPEN:
             self._leave(key)
             return None
-        self._took.observe(self._clock() - since)
+        self._took.observe(max(0.0, self._clock() - since))  # in a cluster it may be set back
         older = self._ages.put(key, connection, int(since * 1000))
         return older if older is not connection else None
 

@@ -128,7 +128,8 @@ WORKER_METRICS = (
     Metric(
         "hello_seconds",
         "histogram",
-        "From a device's hello to the router's reply to it, with which it is answered; devices only, no subscribers.",
+        "From a worker's question to the router about a device's hello to the reply, with which it is answered. What a "
+        "device waits before that is not in it; connections that only subscribe to channels have none.",
     ),
     Metric("registers", "counter", "register commands answered 200."),
     Metric("unregisters", "counter", "unregister commands answered 200."),

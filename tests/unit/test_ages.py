@@ -1,5 +1,6 @@
 """Since when the devices of a worker are attached, which costs nothing for each."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -97,7 +98,8 @@ def test_in_a_cluster_times_are_those_of_a_clock_that_hosts_have_in_common() -> 
     times = [1_700_000_000.25, 1_699_999_999.5, 1_699_999_999.6]  # it may be set back
     sent: list[m.Call] = []
     waiting = Backpressure(Routes(), lambda connection: None)
-    attachments = Attachments(sent.append, lambda: times[len(sent)], waiting, Histogram())
+    took = Histogram()
+    attachments = Attachments(sent.append, lambda: times[len(sent)], waiting, took)
     for number in range(2):
         attachments.call(opened(), Attach(key(number), "", 0, None))
         attachments.replied(sent[-1].number, m.OK)
@@ -105,3 +107,4 @@ def test_in_a_cluster_times_are_those_of_a_clock_that_hosts_have_in_common() -> 
     assert [one.since for one in requests if isinstance(one, m.Attach)] == [1_700_000_000_250, 1_699_999_999_500]
     ((keys, runs),) = attachments.held(0)
     assert (keys, runs) == ([key(0), key(1)], [(1, 1_700_000_000_250), (1, 1_699_999_999_500)])
+    assert took.counts[0] == 1 and took.sum == pytest.approx(0.1)  # a sum that falls is a restart to Prometheus
