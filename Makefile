@@ -46,10 +46,10 @@ tools: $(TOOLS)
 start: $(RUNTIME)
 	exec $(BIN)/farm start --workers $(WORKERS)
 
-# -p no:cacheprovider keeps the tree clean; tests start real processes, and what those of the modules marked `measured`
-# cover is combined afterwards. Most tests wait for something most of the time, so more files of them than there are cores
-# run side by side, those of whole farms first, so that short ones fill the end: TEST_PROCESSES=0 runs one test after the
-# other, for a debugger.
+# -p no:cacheprovider keeps the tree clean; tests start real processes, and the coverage of those that modules marked
+# `measured` start is combined afterwards. Most tests wait for something most of the time, so more files of them than there
+# are cores run side by side, those of whole farms first, so that short ones fill the end: TEST_PROCESSES=0 runs one test
+# after the other, for a debugger.
 # curl, Firefox, Chromium, Node.js, npm packages and libfaketime are installed first if they are missing and this is root,
 # nats-server, HAProxy, Redis, memcached, nginx with nchan, promtool, systemd-analyze, PHP and Ruby are fetched into
 # $(SERVERS);

@@ -34,8 +34,8 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def measured_processes(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What the processes cover that tests start counts where a module says that it is `measured`. To measure a process
-    doubles the CPU that its start takes, and most farms run the lines of others."""
+    """Coverage counts the processes that a module starts only where it is marked `measured`: to measure a process
+    doubles the CPU of its start, and most farms run the lines that others have run."""
     name = "COVERAGE_PROCESS_CONFIG"
     config = os.environ.get(name)
     if config is None or request.node.get_closest_marker("measured"):
