@@ -11,7 +11,7 @@ from support.chromium import Chromium, find_chromium
 from support.dashboard import Dashboard
 from support.farm_fixture import Farm, running_farm, until
 from support.pusher import with_apps
-from support.pushstream import ON, Socket
+from support.pushstream import ON, Socket, publish
 from support.simplepush import Device, put
 
 ACT, READ = "act-token-that-is-long-enough", "read-token-that-is-long-enough"
@@ -185,6 +185,21 @@ def test_no_view_is_wider_than_the_screen(page: Dashboard, tmp_path: Path, width
     page.go("overview")
     page.picture(tmp_path / "overview.png")
     page.look(1320)
+
+
+def test_a_page_of_channels_that_is_asked_for_twice_is_shown_once(farm: Farm, page: Dashboard) -> None:
+    for number in range(60):
+        publish(farm, f"many-{number}", "x")
+    page.go("channels")
+    until(lambda: "More" in page.buttons, "a second page")
+    page.evaluate(
+        "[...document.querySelectorAll('#channels button')].filter((one) => one.textContent === 'More')"
+        ".forEach((one) => { one.click(); one.click(); })"
+    )
+    until(lambda: "More" not in page.buttons, "all of them")
+    rows = page.evaluate("[...document.querySelectorAll('#channels a')].map((one) => one.textContent)")
+    assert len(rows) == len(set(rows)) >= 60
+    assert page.faults == []
 
 
 def test_it_says_that_the_farm_is_gone_and_goes_on_when_it_is_back(page: Dashboard) -> None:

@@ -40,8 +40,10 @@ function drawChannelForms() {
 }
 
 async function loadChannels(after) {
+  const { asked } = channels;
   try {
-    const found = await api("GET", ["channels"], { query: { ...channels.asked, after, limit: 50 } });
+    const found = await api("GET", ["channels"], { query: { ...asked, after, limit: 50 } });
+    if (channels.asked !== asked || (after && channels.next !== after)) return; // something else was asked for, or this twice
     channels.rows = after ? [...channels.rows, ...found.channels] : found.channels;
     channels.next = found.next;
   } catch (error) {
