@@ -28,11 +28,11 @@ ROUTER_METRICS = (
     Metric("pushes_delivered", "counter", "Pushes answered 200: durable, and written to the device's socket."),
     Metric("pushes_stored", "counter", "Pushes answered 202, or 201: durable, waiting for the device."),
     Metric("pushes_unkept", "counter", "Pushes with a TTL of 0: sent to a device that is connected, never stored."),
-    Metric("pushes_refused", "counter", "Pushes answered 503: inbox full, store failed or queue full."),
+    Metric("pushes_refused", "counter", "Pushes answered 503: inbox, store or queue full, or the store failed."),
     Metric("pushes_rejected", "counter", "Pushes answered 401, 404 or 410: bad token or signature, or no such device."),
     Metric("pushes_invalid", "counter", "Pushes answered 400: a version or a header is bad."),
     Metric("pushes_too_long", "counter", "Pushes answered 413: too much data."),
-    Metric("pushes_over", "counter", "Pushes answered 503 because the store holds store.max_bytes; refused ones, too."),
+    Metric("pushes_over", "counter", "Of the pushes refused, those because the store holds store.max_bytes."),
     Metric("push_lines_lost", "counter", "Lines of log.pushes lost because stderr did not take them in time."),
     Metric(
         "push_delivered_seconds",
