@@ -2,13 +2,10 @@
 
 from collections import Counter, deque
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.load.publishers import Publishers
-
-pytestmark = pytest.mark.measured
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.lists(st.booleans(), min_size=50, max_size=50))

@@ -4,8 +4,6 @@ import pytest
 
 from bench.load.reconnect import JITTER, Backoff, Reconnects
 
-pytestmark = pytest.mark.measured
-
 ONE, OTHER = bytes(range(16)), bytes(range(16, 32))
 PLAIN = Backoff(5, 30)
 

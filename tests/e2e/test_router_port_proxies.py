@@ -12,8 +12,6 @@ import pytest
 from support.farm_fixture import PATIENCE_S, until
 from support.router_port import Rig
 
-pytestmark = pytest.mark.measured
-
 WHENCE = b"GET /whence HTTP/1.1\r\nHost: push\r\n%s\r\n"
 
 

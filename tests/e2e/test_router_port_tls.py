@@ -20,8 +20,6 @@ from router.common.tls import Contexts
 from router.common.tls_settings import TlsOptions
 from router.http.message import Response
 
-pytestmark = pytest.mark.measured
-
 V1_2, V1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 OK = b"HTTP/1.1 200 "
 
