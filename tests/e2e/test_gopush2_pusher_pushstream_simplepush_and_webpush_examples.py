@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from support.farm_fixture import PATIENCE_S, ROOT, Farm, curl, environ, running_
 from support.gopush2 import new_key
 from support.installed import NPM, find_program, npm_file
 from support.interpreters import Interpreter, php, ruby
+from support.processes import printing
 from support.pushstream import Socket, new_channel
 from support.simplepush import Device, put
 from support.web_site import Reply, Request, Site
@@ -74,20 +74,6 @@ def succeeded(interpreter: Interpreter, cwd: Path, *arguments: str, stdin: str =
     done = run(interpreter, cwd, *arguments, stdin=stdin)
     assert done.returncode == 0, done
     return done.stdout
-
-
-@contextmanager
-def listening(folder: Path, *command: str) -> Iterator[Iterator[str]]:
-    """A device that runs until the end of the block. Yields: the lines that it prints."""
-    with subprocess.Popen(command, cwd=folder, env=environ(), stdout=subprocess.PIPE, text=True) as process:
-        deadline = threading.Timer(PATIENCE_S, process.kill)  # ends the lines
-        deadline.start()
-        try:
-            assert process.stdout is not None
-            yield (line.rstrip("\n") for line in process.stdout)
-        finally:
-            deadline.cancel()
-            process.kill()
 
 
 def node(package: str = "") -> Interpreter:
@@ -169,7 +155,7 @@ def test_curl(farm: Farm, folder: Path) -> None:
 
 
 def test_a_device_in_python(farm: Farm, folder: Path) -> None:
-    with listening(folder, sys.executable, "simplepush_device.py", farm.device_url) as lines:
+    with printing(sys.executable, "simplepush_device.py", farm.device_url, cwd=folder) as lines:
         endpoint = next(lines)
         for version in (1, 2):
             assert put(endpoint, version) == 200
@@ -179,7 +165,7 @@ def test_a_device_in_python(farm: Farm, folder: Path) -> None:
 def test_a_device_in_node_that_has_a_token(farm: Farm, folder: Path) -> None:
     (program,), key = node("ws").command, new_key()
     token = succeeded(shell(farm), folder, "gopush2", key, "before it came").strip()
-    with listening(folder, program, "gopush2_device.mjs", farm.device_url[:-1], key, token) as lines:
+    with printing(program, "gopush2_device.mjs", farm.device_url[:-1], key, token, cwd=folder) as lines:
         assert next(lines).endswith(" before it came")
         succeeded(shell(farm), folder, "gopush2", key, "now")
         assert next(lines).endswith(" now")
@@ -188,7 +174,7 @@ def test_a_device_in_node_that_has_a_token(farm: Farm, folder: Path) -> None:
 def test_a_subscriber_in_node(farm: Farm, folder: Path) -> None:
     (program,), news = node().command, new_channel()
     address = f"http://127.0.0.1:{farm.device_port}/ev/{news}"
-    with listening(folder, program, "pushstream_device.mjs", address) as lines:
+    with printing(program, "pushstream_device.mjs", address, cwd=folder) as lines:
         assert next(lines) == "connected"
         for text in ("one", "two"):
             assert curl("--data", text, farm.url(f"/pub?id={news}")).status == 200

@@ -20,8 +20,9 @@ import pytest
 import websocket
 from pusher import Pusher
 from support.certificates import Files, write
-from support.farm_fixture import PATIENCE_S, Farm, Raw, curl, environ, started, until
+from support.farm_fixture import PATIENCE_S, Farm, Raw, curl, started, until
 from support.installed import NPM, find_program, npm_file
+from support.processes import printing
 
 pytestmark = pytest.mark.measured
 
@@ -149,17 +150,11 @@ def test_curl_publishes_twice_on_one_connection_and_polls(farm: TlsFarm) -> None
 
 def test_what_a_poll_waits_for_comes(farm: TlsFarm) -> None:
     line = [find_program("curl"), "-sN", "--cacert", str(farm.files.certificate)]
-    with subprocess.Popen(
-        [*line, f"https://localhost:{farm.device_port}/sub/stream"], stdout=subprocess.PIPE
-    ) as subscriber:
-        try:
-            until(lambda: farm.counter("channels") == 1, "the subscriber is there")
-            for text in ("one", "two"):
-                assert farm.curl("/pub?id=stream", "--data", text).status == 200
-            assert subscriber.stdout is not None
-            assert [b"one" in subscriber.stdout.readline(), b"two" in subscriber.stdout.readline()] == [True, True]
-        finally:
-            subscriber.kill()
+    with printing(*line, f"https://localhost:{farm.device_port}/sub/stream") as lines:
+        until(lambda: farm.counter("channels") == 1, "the subscriber is there")
+        for text in ("one", "two"):
+            assert farm.curl("/pub?id=stream", "--data", text).status == 200
+        assert ["one" in next(lines), "two" in next(lines)] == [True, True]
 
 
 def test_pusher_js(farm: TlsFarm, library: Pusher) -> None:
@@ -173,16 +168,11 @@ def test_pusher_js(farm: TlsFarm, library: Pusher) -> None:
         "tls": True,
     }
     line = [find_program("node"), str(NPM / "pusher-js.mjs"), json.dumps(order)]
-    trusted = environ() | {"NODE_EXTRA_CA_CERTS": str(farm.files.certificate)}
-    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=trusted) as client:
-        assert client.stdout is not None
-        try:
-            heard = (json.loads(text) for text in client.stdout)
-            assert any(one["event"] == "pusher_internal:subscription_succeeded" for one in heard)
-            library.trigger("presence-room", "greeting", "hello")
-            assert any(one["event"] == "greeting" for one in heard)
-        finally:
-            client.kill()
+    with printing(*line, environment={"NODE_EXTRA_CA_CERTS": str(farm.files.certificate)}) as lines:
+        heard = map(json.loads, lines)
+        assert any(one["event"] == "pusher_internal:subscription_succeeded" for one in heard)
+        library.trigger("presence-room", "greeting", "hello")
+        assert any(one["event"] == "greeting" for one in heard)
 
 
 def test_sessions_are_resumed_by_the_other_worker_too(farm: TlsFarm, tmp_path: Path) -> None:
