@@ -195,6 +195,8 @@ class Tracer:
         """As `PushWatch.begins`."""
         if push.origin is None or push.origin.trace is None:
             return
+        if self._rate.take(None, time.monotonic()):  # one request may bring thousands
+            return
         start, now = self._tracer.start_span, time.time_ns()
         span = start("push", push.origin.trace.context, start_time=now)
         about = {"farm.device": push.device.hex(), "farm.slot": push.slot.encode("ascii", "backslashreplace").decode()}

@@ -38,9 +38,9 @@ class TraceOptions(Section):
     )
     per_second: float = option(
         100.0,
-        "requests that each router follows at most, and in a burst those of ten seconds: a sender's traceparent may "
-        "ask for it with each request",
-        unit="requests",
+        "requests, and pushes in them, that each router follows at most, and in a burst those of ten seconds: a "
+        "sender's traceparent may ask for it with each request",
+        unit="requests and pushes",
         ge=0.1,
     )
     timeout: float = option(5.0, "how long the receiver may take for what it is sent", unit="s", ge=0.1)

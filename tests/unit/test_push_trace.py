@@ -19,6 +19,7 @@ from router.core.scope import Origin
 from router.http.message import Request, Response
 from router.push_trace import Tracer
 
+A = b"a" * 16
 SAMPLED = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -58,6 +59,17 @@ def test_whoever_asks_for_it_no_more_are_followed_than_may_be(collector: Collect
     tracer = Tracer(TraceOptions(collector.url, per_second=0.1), 0)
     asked = [tracer.follows(request((b"traceparent", SAMPLED)), "/update/") for _ in range(3)]
     assert [followed is not None for followed in asked] == [True, False, False]
+    tracer.close()
+
+
+def test_of_a_request_with_many_pushes_no_more_are_followed_than_may_be(collector: Collector) -> None:
+    tracer = Tracer(TraceOptions(collector.url, 1.0, per_second=0.2), 0)  # two at once
+    origin = Origin("", tracer.follows(request((b"traceparent", SAMPLED)), "/v1/push"))
+    pushes = [Watched(tracer, origin, A, str(n), 1, 60, 5, lambda outcome: None, False) for n in range(10)]
+    for push in pushes:
+        tracer.begins(push)
+    assert [push.spans is not None for push in pushes] == [True] + [False] * 9
+    pushes[-1](REFUSED_FULL)
     tracer.close()
 
 
