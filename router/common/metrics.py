@@ -90,7 +90,11 @@ ROUTER_METRICS = (
     Metric("channels", "gauge", "Occupied channels that have a name."),
     Metric("members", "gauge", "Members of presence channels."),
     Metric("store_commits", "counter", "Group commits."),
-    Metric("store_commit_seconds", "histogram", "How long each of those took, from its begin until it was durable."),
+    Metric(
+        "store_commit_seconds",
+        "histogram",
+        "How long group commits took until they were durable; not of those that failed.",
+    ),
     Metric("store_writes", "counter", "Writes in those commits, after merging."),
     Metric("store_waiting", "gauge", "Writes and reads that wait for a commit."),
     Metric("store_ok", "gauge", "Whether the store can write: 0 from a commit or sweep that failed to the next write."),
