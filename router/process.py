@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import trio
 import zmq
@@ -23,13 +22,12 @@ from router.common.guard import guarded
 from router.common.limit_settings import LimitOptions
 from router.common.link_address import address
 from router.common.listener import open_listener
-from router.common.memory import Bursts, cpu_seconds, give_back, resident_bytes
+from router.common.memory import Bursts, give_back
 from router.common.numbers import seconds_until
 from router.common.options import Settings
 from router.common.partitions import BROADCASTS, fixed_owners, key_in, partition
 from router.common.places import Places
 from router.common.poller import READ, Poller
-from router.common.refusals import BAD_METHOD
 from router.common.settings import Data, EndpointOptions, LinkOptions, Listen, RouterOptions, StoreOptions
 from router.common.tls import Contexts, contexts
 from router.common.tls_settings import TlsOptions
@@ -41,19 +39,19 @@ from router.core.gathering import Gathering
 from router.core.hub import Hub
 from router.core.keeping import Keeper
 from router.core.push_limits import PushLimits
-from router.dialects import DialectSpec, all_metrics, app_server_reads, specs, spoken
+from router.dialects import DialectSpec, app_server_reads, specs, spoken
 from router.dialects.app_server import Context
 from router.dialects.channel_actions import ChannelActions
 from router.dialects.device_actions import DeviceActions
 from router.gate import Gate
 from router.gatekeeper import Gatekeeper
 from router.http.http_port import HttpPort
-from router.http.message import Request, Response, rejection
-from router.http.routes import Reply, Route, Router
+from router.http.routes import Route, Router
 from router.http.turns import Turns
 from router.key_file import load_or_make_keys
 from router.link import RouterLink
 from router.peers import Peers
+from router.state import RouterState
 from router.store.base import StoreError
 from router.store.registry import for_one, open_store
 from router.watching import Watching
@@ -95,7 +93,6 @@ class RouterProcess:
         self.settings = settings
         self.number = number
         owners = fixed_owners(settings.get(RouterOptions).routers)
-        self._partitions = owners.count(number)
         self._probe = key_in(owners.index(number), b"probe")
         self._owns_broadcasts = owners[partition(BROADCASTS)] == number
         self.store = open_store(settings, number)
@@ -114,10 +111,11 @@ class RouterProcess:
             watch=None if self.watching is None else self.watching.watch,
             common=time.time if settings.get(ClusterOptions).enabled else None,
         )
-        self.hub.on_status(self.status)
+        self.state = state = RouterState(self)
+        self.hub.on_status(state.status)
         self.main_server = MainServer(settings, self.hub.counters)
         self.hub.on_authorise(self.main_server.questions)
-        self._leaving = False
+        self.leaving = False
         self._finishing = False
         self.turns = Turns()
         dialects = spoken(settings, specs())
@@ -127,9 +125,9 @@ class RouterProcess:
             tokens,
             settings,
             time.time,
-            self.status,
+            state.status,
             self.turns,
-            self._metrics_page,
+            state.metrics_page,
             lambda: gate is None or not gate.look(),
             PushLimits(
                 settings.get(LimitOptions),
@@ -142,7 +140,7 @@ class RouterProcess:
         if self.watching is not None:
             self.turns.scope = self.hub.scope
             of_dialects = self.watching.routes(of_dialects, self.hub.scope)
-        routes = Router((*(Route(path.encode(), self._health_page) for path in health.PAGES), *of_dialects))
+        routes = Router((*(Route(path.encode(), state.health_page) for path in health.PAGES), *of_dialects))
         books = {spec.name: book for spec in dialects if (book := spec.book(context_of_dialects)) is not None}
         ChannelActions(books, context_of_dialects).register(self.hub.actions)
         devices = {spec.name: found for spec in dialects if (found := spec.devices(context_of_dialects)) is not None}
@@ -154,7 +152,7 @@ class RouterProcess:
         self.services = [service for spec in dialects for service in spec.services(context_of_dialects)]
         self.poller = Poller()
         tls_options = settings.get(TlsOptions)
-        self._tls = contexts(tls_options) if tls is None else tls
+        self.tls = contexts(tls_options) if tls is None else tls
         shared = settings.get(ClusterOptions).enabled  # by all routers that are on this host
         self.port = HttpPort(
             listener,
@@ -166,7 +164,7 @@ class RouterProcess:
             self.turns,
             shared,
             settings.get(Listen),
-            PLAIN if self._tls is None or not tls_options.for_app_servers else TlsWire(self._tls.front),
+            PLAIN if self.tls is None or not tls_options.for_app_servers else TlsWire(self.tls.front),
             tls_options,
         )
         self.places = places = Places.of(settings)
@@ -194,7 +192,6 @@ class RouterProcess:
             else None
         )
         self._starvation = priority.Starvation(settings.get(RouterOptions).nice)
-        self._started = time.monotonic()
 
     def flush(self) -> None:
         """Send what the last events have produced: messages first, because their answers may be there already."""
@@ -239,7 +236,7 @@ class RouterProcess:
                     service.close()
                 guarded("router.flush_failed", self.flush)
                 with trio.move_on_after(_STOP_S):
-                    while self._busy or self.hub.answering:
+                    while self.busy or self.hub.answering:
                         await trio.sleep(0.01)
                     with trio.move_on_after(_QUIET_S if alone else 0):
                         while not self.hub.answering.quiet or self.hub.answering:
@@ -319,12 +316,12 @@ class RouterProcess:
             guarded("router.tick_failed", self.keeper.tick)
             guarded("router.tick_failed", self._look_for_moves)
             now = time.monotonic()
-            self.hub.store_state(self._store_refuses())
+            self.hub.store_state(self.state.store_refuses())
             if now >= next_port:
                 next_port = now + _PORT_TICK_S
                 guarded("router.tick_failed", self.port.tick)
-                if self._tls is not None:
-                    guarded("router.tick_failed", self._tls.look, now)
+                if self.tls is not None:
+                    guarded("router.tick_failed", self.tls.look, now)
                 guarded("router.tick_failed", self.committer.probe, self._probe)
                 guarded("router.tick_failed", self._look_for_starvation, now)
                 if bursts.over(self.committer.answered):
@@ -366,7 +363,7 @@ class RouterProcess:
 
     def notice(self, over: float | None = None) -> None:
         """Answer probes as not ready from now on, and go on serving."""
-        self._leaving = self.port.leaving = True
+        self.leaving = self.port.leaving = True
 
     def finish(self) -> None:
         """Take no more requests of app servers, and finish those that there are."""
@@ -377,97 +374,9 @@ class RouterProcess:
             self.fd_receiver.close()
 
     @property
-    def _busy(self) -> bool:
+    def busy(self) -> bool:
         """Whether something that was accepted is not finished."""
         return self.port.waiting or self.hub.in_work > 0 or not self.committer.settled
-
-    def _store_refuses(self) -> str:
-        return health.STORE_REFUSES if self.committer.refusing else ""
-
-    def _unready(self) -> list[str]:
-        found = [health.LEAVING] if self._leaving else []
-        if refuses := self._store_refuses():
-            found.append(refuses)
-        if self.gate is not None and self.gate.look():
-            found.append(self.gate.why)
-        if self.port.full:
-            found.append(health.NO_ROOM)
-        return found
-
-    def _health_page(self, request: Request, reply: Reply) -> None:
-        if request.method not in (b"GET", b"HEAD"):
-            reply(rejection(BAD_METHOD, ("Allow", "GET, HEAD")))
-            return
-        status, body = health.page(request.path.decode(), self._unready(), self.hub.sessions.devices)
-        reply(Response(status, body, headers=(("Cache-Control", "no-store"),)))
-
-    def _metrics_page(self) -> bytes:
-        from router.common.exposition import exposition, families  # which costs megabytes
-
-        found = self.status(self.places.host)  # shards are numbers on a host
-        routers = [found["router"] | {name: found[name] for name in ("number", "memory", "cpu")}]
-        return exposition(families(routers, found["workers"], *all_metrics(specs())))
-
-    def status(self, host: str = "") -> dict[str, Any]:
-        """This router's own numbers, and what the workers have sent it last. Of several routers the supervisor asks
-        each one. host: ID of the host whose workers are meant; "": all."""
-        counters = self.hub.counters.snapshot()
-        counters["addresses"] = len(self.hub.map)
-        counters |= self.main_server.counts()
-        for service in self.services:
-            counters |= service.counts()
-        if self.watching is not None:
-            counters |= self.watching.counts()
-        counters["store_commits"] = self.committer.commits
-        counters |= self.committer.took.snapshot("store_commit_seconds")
-        counters["store_writes"] = self.committer.written
-        counters["store_waiting"] = self.committer.waiting
-        counters["store_failures"] = self.committer.failures
-        counters["store_ok"] = self.committer.healthy
-        counters["store_unwritable"] = self.committer.unwritable
-        counters["store_bytes"] = self.committer.used
-        counters["store_unremoved"] = self.committer.unremoved
-        counters["store_expired"] = self.committer.expired
-        counters["messages_evicted"] = self.committer.evicted
-        now = time.monotonic()
-        workers = [
-            {
-                **session.snapshot,
-                "shard": session.lease.shard,
-                "pid": session.pid,
-                "devices": session.lease.devices,
-                "heard_s": round(max(0.0, self.link.heard_until - session.received_at), 3),
-            }
-            for session in sorted(self.hub.sessions, key=lambda session: session.lease.shard)
-            if not host or session.host in ("", host)
-        ]
-        return {
-            "number": self.number,
-            "pid": os.getpid(),
-            "store": self.settings.get(StoreOptions).kind,
-            "partitions": self._partitions,
-            "age": round(now - self._started, 1),
-            "memory": resident_bytes(),
-            "cpu": cpu_seconds(),
-            "refusing": self.committer.refusing,
-            "busy": self._busy,
-            "settled": self.hub.settling.over,
-            "silent": {str(number): round(owner.silent, 1) for number, owner in self.hub.asking.owners.items()},
-            "hosts": self._hosts(),
-            "certificate_expires": None if self._tls is None else self._tls.expires,
-            "router": counters,
-            "unready": self._unready(),
-            "lease": {} if self.gate is None else self.gate.state(),
-            "workers": workers,
-        }
-
-    def _hosts(self) -> dict[str, float]:
-        """How many seconds ago a worker of each host was heard."""
-        until, heard = self.link.heard_until, dict[str, float]()
-        for session in self.hub.sessions:
-            ago = round(max(0.0, until - session.received_at), 1)
-            heard[session.host] = min(ago, heard.get(session.host, ago))
-        return heard
 
 
 def _routes(dialects: Iterable[DialectSpec], context: Context) -> Iterator[Route]:

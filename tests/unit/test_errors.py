@@ -30,7 +30,7 @@ PORTS: Final = {
     "farm/worker": refusals.DEVICE_PORT,
     "farm/transports": refusals.DEVICE_PORT,
     "router/http": refusals.ROUTER_PORT,
-    "router/process.py": refusals.ROUTER_PORT,
+    "router/state.py": refusals.ROUTER_PORT,
     "router/common/http_head.py": refusals.ROUTER_PORT,
 }
 
