@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import websocket
 from pusher import Pusher
 from pusher.errors import PusherBadAuth
 from support.farm_fixture import PATIENCE_S, Farm, HttpAnswer, Json, Raw, curl, refusal, running_farm, started, until
+from support.pusher_sdk import Device
 
 APP: Final = {"name": "testapp", "key": "1234567890", "secret": "donttellanybody"}
 NUMBER: Final = {"name": "3", "key": "278d425bdf160c739803", "secret": "7ad3773142a6692b25b8"}
@@ -60,27 +60,11 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
         yield farm
 
 
-class Device:
-    """A device that subscribes to a channel."""
-
-    def __init__(self, farm: Farm, channel: str, app: Json = NUMBER) -> None:
-        url = f"{farm.device_url}app/{app['key']}?protocol=7&client=js&version=8.6.0&flash=false"
-        self.socket = websocket.create_connection(url, timeout=PATIENCE_S)
-        self.hear("pusher:connection_established")
-        self.socket.send(json.dumps({"event": "pusher:subscribe", "data": {"channel": channel, "auth": ""}}))
-        self.hear("pusher_internal:subscription_succeeded")
-
-    def __enter__(self) -> Device:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-
-    def hear(self, event: str) -> Any:
-        """The data of the next event, which must have this name."""
-        found = json.loads(self.socket.recv())
-        assert found["event"] == event, found
-        return json.loads(found["data"])
+def subscribed(farm: Farm, channel: str, app: Json = NUMBER) -> Device:
+    """A device of this channel."""
+    device = Device(farm, app)
+    device.subscribe(channel)
+    return device
 
 
 def library(farm: Farm, secret: str = NUMBER["secret"]) -> Pusher:
@@ -120,19 +104,19 @@ def descriptors(pid: int) -> int:
 
 def test_the_samples(farm: Farm) -> None:
     with ExitStack() as stack:
-        devices = [stack.enter_context(Device(farm, "my-channel", APP)) for _ in range(DEVICES)]
+        devices = [stack.enter_context(subscribed(farm, "my-channel", APP)) for _ in range(DEVICES)]
         assert post(farm.device_port, event("my-channel", "hello")) == 200
-        assert [device.hear("my-event") for device in devices] == ["hello"] * DEVICES
+        assert [device.data("my-event") for device in devices] == ["hello"] * DEVICES
 
 
 def test_a_library(farm: Farm) -> None:
     server = library(farm)
     with ExitStack() as stack:
-        devices = [stack.enter_context(Device(farm, "news")) for _ in range(DEVICES)]
+        devices = [stack.enter_context(subscribed(farm, "news")) for _ in range(DEVICES)]
         for number in range(DEVICES):  # each on a connection of its own, of whichever worker
             assert server.trigger("news", "fresh", {"n": number}) == {}
         for device in devices:
-            assert [device.hear("fresh") for _ in range(DEVICES)] == [{"n": n} for n in range(DEVICES)]
+            assert [device.data("fresh") for _ in range(DEVICES)] == [{"n": n} for n in range(DEVICES)]
         assert "news" in server.channels_info()["channels"]
         assert server.channel_info("news")["occupied"] is True
     with pytest.raises(PusherBadAuth):
@@ -141,13 +125,13 @@ def test_a_library(farm: Farm) -> None:
 
 def test_requests_on_one_connection(farm: Farm) -> None:
     before = farm.status()["routers"][0]["http_connects"]
-    with Device(farm, "many", APP) as device, Raw(farm.device_port) as raw:
+    with subscribed(farm, "many", APP) as device, Raw(farm.device_port) as raw:
         for number in range(50):
             body = event("many", str(number))
             raw.send(request("POST", "/events", body))
             (answer,) = raw.answers(1)
             assert (answer.status, answer.body) == (200, b"{}")
-            assert device.hear("my-event") == str(number)
+            assert device.data("my-event") == str(number)
         raw.send(request("GET", "/channels") * 3)  # pipelined
         assert [answer.status for answer in raw.answers(3)] == [200] * 3
     assert farm.status()["routers"][0]["http_connects"] == before + 1
@@ -162,13 +146,13 @@ def test_a_body_longer_than_one_read(farm: Farm) -> None:
     channels = [f"long-{number}-{'x' * 150}" for number in range(99)]
     body = event("long", "y" * 9000, channels=[*channels, "long"])
     assert len(body) > 20_000
-    with Device(farm, "long", APP) as device:
+    with subscribed(farm, "long", APP) as device:
         assert post(farm.device_port, body) == 200
-        assert device.hear("my-event") == "y" * 9000
+        assert device.data("my-event") == "y" * 9000
         target = f"http://localhost:{farm.device_port}{signed('POST', '/events', body)}"
         answer = curl("--data-binary", "@-", "--header", "Expect: 100-continue", target, stdin=body)
         assert answer.status == 200, answer
-        assert device.hear("my-event") == "y" * 9000
+        assert device.data("my-event") == "y" * 9000
 
 
 def test_a_request_that_comes_in_pieces(farm: Farm) -> None:
@@ -241,7 +225,7 @@ def test_the_pages_of_micronotifier(farm: Farm) -> None:
     url = f"http://127.0.0.1:{farm.device_port}"
     answer = curl(f"{url}/apps")
     assert (answer.status, answer.json()) == (200, {"applications": ["testapp", "3"]})
-    with Device(farm, "page") as _:
+    with subscribed(farm, "page") as _:
         numbers = until(lambda: _numbers(f"{url}/metrics"), "the workers' numbers")
     assert numbers['farm_router_http_requests_total{router="0"}'] >= 1
     assert {'farm_worker_connections{shard="0"}', 'farm_worker_connections{shard="1"}'} <= set(numbers)
@@ -264,9 +248,9 @@ def test_while_the_router_is_away(tmp_path: Path) -> None:
         OnePort(tmp_path / "data", {"router.routers": 1, "farm.restart_min": 4, "worker.retry_after": 7})
     ) as farm:
         port, workers, router = farm.device_port, [farm.worker_pid(0), farm.worker_pid(1)], farm.router_pid()
-        with Device(farm, "my-channel", APP) as device:
+        with subscribed(farm, "my-channel", APP) as device:
             assert [post(port, event("my-channel", number)) for number in numbers] == [200] * 10
-            assert [device.hear("my-event") for _ in numbers] == numbers
+            assert [device.data("my-event") for _ in numbers] == numbers
             os.kill(router, signal.SIGKILL)
             until(lambda: not Path(f"/proc/{router}").exists(), "the router has gone")
             for number in numbers:
@@ -277,7 +261,7 @@ def test_while_the_router_is_away(tmp_path: Path) -> None:
             assert farm.router_pid() != router
             assert [farm.worker_pid(0), farm.worker_pid(1)] == workers
             assert [post(port, event("my-channel", number)) for number in numbers] == [200] * 10
-            assert [device.hear("my-event") for _ in numbers] == numbers
+            assert [device.data("my-event") for _ in numbers] == numbers
     assert not list(farm.data.glob("*.sock"))
 
 

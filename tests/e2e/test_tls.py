@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import ssl
-import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -17,12 +16,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import websocket
 from pusher import Pusher
 from support.certificates import Files, write
-from support.farm_fixture import PATIENCE_S, Farm, Raw, curl, started, until
+from support.farm_fixture import Farm, Raw, curl, started, until
 from support.installed import NPM, find_program, npm_file
 from support.processes import printing
+from support.pusher_sdk import Device
 
 pytestmark = pytest.mark.measured
 
@@ -72,28 +71,11 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsFarm]:
     farm.stop()
 
 
-class Device:
-    """A device that subscribes to a channel, by websocket-client."""
-
-    def __init__(self, farm: TlsFarm, channel: str) -> None:
-        url = f"{farm.device_url}app/{NUMBER['key']}?protocol=7&client=js&version=8.6.0&flash=false"
-        trusted = {"ca_certs": str(farm.files.certificate)}
-        self.socket = websocket.create_connection(url, timeout=PATIENCE_S, sslopt=trusted)
-        self.hear("pusher:connection_established")
-        self.socket.send(json.dumps({"event": "pusher:subscribe", "data": {"channel": channel, "auth": ""}}))
-        self.hear("pusher_internal:subscription_succeeded")
-
-    def __enter__(self) -> Device:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-
-    def hear(self, event: str) -> Any:
-        """The data of the next event, which must have this name."""
-        found = json.loads(self.socket.recv())
-        assert found["event"] == event, found
-        return json.loads(found["data"])
+def subscribed(farm: TlsFarm, channel: str) -> Device:
+    """A device of this channel, by websocket-client."""
+    device = Device(farm, NUMBER, farm.files.certificate)
+    device.subscribe(channel)
+    return device
 
 
 @pytest.fixture
@@ -118,12 +100,12 @@ REQUEST: Final = b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n"
 def test_devices_and_app_servers(farm: TlsFarm, library: Pusher) -> None:
     """Those that publish come to the same port, and their connections are relayed to the router."""
     with ExitStack() as stack:
-        devices = [stack.enter_context(Device(farm, "news")) for _ in range(DEVICES)]
+        devices = [stack.enter_context(subscribed(farm, "news")) for _ in range(DEVICES)]
         long = "x" * 9000
         for number in range(DEVICES):  # each on a connection of its own, of whichever worker
             assert library.trigger("news", "fresh", {"n": number, "text": long}) == {}
         for device in devices:
-            heard = [device.hear("fresh") for _ in range(DEVICES)]
+            heard = [device.data("fresh") for _ in range(DEVICES)]
             assert heard == [{"n": n, "text": long} for n in range(DEVICES)]
         assert library.channel_info("news")["occupied"] is True
         until(lambda: farm.counter("tls_connections") > DEVICES, "the workers count them")
@@ -201,15 +183,14 @@ def test_who_renews_its_keys_again_and_again_holds_nobody_up(farm: TlsFarm) -> N
             )
             stack.callback(flood.kill)
             floods.append(flood)
-        device = stack.enter_context(Device(farm, "calm"))
+        device = stack.enter_context(subscribed(farm, "calm"))
         for _ in range(20):
             for flood in floods:
                 assert flood.stdin is not None
                 with suppress(BrokenPipeError):
                     flood.stdin.write(b"K\n")
                     flood.stdin.flush()
-            device.socket.send('{"event":"pusher:ping","data":{}}')
-            assert json.loads(device.socket.recv())["event"] == "pusher:pong"
+            device.nothing_more()
 
 
 def test_plain_http_is_refused_in_plain_text(farm: TlsFarm) -> None:
@@ -237,13 +218,12 @@ def renew(files: Files, days: int) -> str:
 
 def test_a_certificate_that_is_renewed_is_used_at_once_and_by_a_reload(farm: TlsFarm) -> None:
     """Last, because the farm has another certificate afterwards."""
-    with Device(farm, "quiet") as device:
+    with subscribed(farm, "quiet") as device:
         assert shown(farm) == farm.files.certificate.read_text()
         renewed = renew(farm.files, 60)
         for _ in range(2):
             until(lambda: all(shown(farm) == renewed for _ in range(6)), "both workers show it")
-        device.socket.send('{"event":"pusher:ping","data":{}}')
-        assert json.loads(device.socket.recv())["event"] == "pusher:pong"  # who was there is served on
+        device.nothing_more()  # who was there is served on
         farm.files.key.write_text("no key\n")
         until(lambda: list(farm.events("tls.not_renewed")), "a log line")
         assert shown(farm) == renewed
@@ -254,7 +234,6 @@ def test_a_certificate_that_is_renewed_is_used_at_once_and_by_a_reload(farm: Tls
         )
         another = renew(farm.files, 90)
         os.kill(farm.pid, signal.SIGHUP)
-        opcode, payload = device.socket.recv_data()
-        assert (opcode, payload[:2]) == (websocket.ABNF.OPCODE_CLOSE, struct.pack("!H", 4100))
+        assert device.close_code() == 4100
         until(lambda: list(farm.events("reload.done")), "the reload is done")
         assert shown(farm) == another

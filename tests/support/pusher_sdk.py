@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 from typing import Any, Final
 
 import websocket
@@ -31,9 +32,11 @@ def library(farm: Farm, app: Json = APP, **changes: Any) -> Pusher:
 class Device:
     """A device that subscribes as it is asked to, and receives events in order."""
 
-    def __init__(self, farm: Farm) -> None:
-        url = f"{farm.device_url}app/{APP['key']}?protocol=7&client=js&version=8.6.0&flash=false"
-        self._socket = websocket.create_connection(url, timeout=PATIENCE_S)
+    def __init__(self, farm: Farm, app: Json = APP, certificate: Path | None = None) -> None:
+        """certificate: the farm's, which is trusted."""
+        url = f"{farm.device_url}app/{app['key']}?protocol=7&client=js&version=8.6.0&flash=false"
+        trusted = {} if certificate is None else {"ca_certs": str(certificate)}
+        self._socket = websocket.create_connection(url, timeout=PATIENCE_S, sslopt=trusted)
         greeting = self.hear("pusher:connection_established")
         self.id: str = json.loads(greeting["data"])["socket_id"]
 
@@ -55,6 +58,10 @@ class Device:
         found = self.next()
         assert found["event"] == event, found
         return found
+
+    def data(self, event: str) -> Any:
+        """The data of the next event, which must have this name."""
+        return json.loads(self.hear(event)["data"])
 
     def subscribe(self, channel: str, **auth: Any) -> Json:
         self.say("pusher:subscribe", channel=channel, **{"auth": ""} | auth)
