@@ -10,7 +10,7 @@ import socket
 import ssl
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from support.certificates import Files, write
@@ -71,6 +71,31 @@ def read(wire: TlsWire, fd: int, size: int) -> bytes:
             assert part, "it has ended"
             found += part
     return found
+
+
+def write_in_parts(
+    wire: TlsWire, fd: int, client: TlsClient, data: bytes, refused: Callable[[], None] = lambda: None
+) -> None:
+    """Write more than the kernel takes at once; the client must have it all. refused: is called after each part, when
+    the client has read."""
+    with socket.socket(fileno=os.dup(fd)) as shell:
+        shell.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32_768)
+    left, found = bytearray(data), bytearray()
+    parts = 0
+    while left:
+        try:
+            sent = wire.write(fd, left)
+        except BlockingIOError:
+            parts += 1
+            found += client.read() or b""
+            refused()
+        else:
+            assert sent > 0
+            del left[:sent]
+    while len(found) < len(data):
+        found += client.read() or b""
+    assert found == data
+    assert parts > 0
 
 
 def received(client: TlsClient, size: int) -> bytes:
@@ -170,22 +195,14 @@ def test_keys_that_are_renewed_while_a_record_waits(
     wire.begin(fd)
     client = TlsClient(theirs, trusting(files.certificate))
     shake(wire, fd, client)
-    with socket.socket(fileno=os.dup(fd)) as shell:
-        shell.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32_768)
-    expected = os.urandom(1_000_000)
-    left, found = bytearray(expected), bytearray()
-    while left:
-        try:
-            del left[: wire.write(fd, left)]
-        except BlockingIOError:
-            found += client.read() or b""
-            theirs.sendall(client.key_update())
-            assert select.select([fd], [], [], 10)[0]
-            with pytest.raises(BlockingIOError):
-                wire.read(fd, 8192)
-    while len(found) < len(expected):
-        found += client.read() or b""
-    assert found == expected
+
+    def renew() -> None:
+        theirs.sendall(client.key_update())
+        assert select.select([fd], [], [], 10)[0]
+        with pytest.raises(BlockingIOError):
+            wire.read(fd, 8192)
+
+    write_in_parts(wire, fd, client, os.urandom(1_000_000), renew)
 
 
 def test_who_has_keys_renewed_and_does_not_read_is_ended(
@@ -298,25 +315,7 @@ def test_what_the_kernel_does_not_take_is_written_again(
     wire.begin(fd)
     client = TlsClient(theirs, trusting(files.certificate))
     shake(wire, fd, client)
-    with socket.socket(fileno=os.dup(fd)) as shell:
-        shell.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32_768)
-    expected = os.urandom(2_000_000)
-    left = bytearray(expected)
-    found = bytearray()
-    refused = 0
-    while left:
-        try:
-            sent = wire.write(fd, left)
-        except BlockingIOError:
-            refused += 1
-            found += client.read() or b""
-        else:
-            assert sent > 0
-            del left[:sent]
-    while len(found) < len(expected):
-        found += client.read() or b""
-    assert found == expected
-    assert refused > 0
+    write_in_parts(wire, fd, client, os.urandom(2_000_000))
     assert wire.write(fd, b"") == 0
 
 
