@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.farm_fixture import Farm, curl, refusal, running_farm, until
+from support.farm_fixture import Farm, curl, refusal, running, running_farm, until
 from support.pusher import APP, CRASH, KEY, SECRET, Client, call, clients, new_name, subscribers, trigger, with_apps
 
 pytestmark = pytest.mark.measured
@@ -184,16 +184,10 @@ class Migrated(Farm):
 
 
 def test_a_farm_from_micronotifiers_configuration(tmp_path: Path) -> None:
-    farm = Migrated(tmp_path / "data", {"pusher.unsigned": True}, workers=1)
-    try:
-        farm.start()
-        with Client(farm) as client:
-            client.subscribe("news")
-            body = json.dumps({"name": "hello", "channels": ["news"], "data": '"world"'}).encode()
-            answer = curl("--data-binary", "@-", farm.url("/apps/test/events"), stdin=body)
-            assert answer.status == 200, answer
-            assert client.expect("hello", "news") == "world"
-    except BaseException:
-        farm.kill()
-        raise
-    farm.stop()
+    settings = {"pusher.unsigned": True}
+    with running(Migrated(tmp_path / "data", settings, workers=1)) as farm, Client(farm) as client:
+        client.subscribe("news")
+        body = json.dumps({"name": "hello", "channels": ["news"], "data": '"world"'}).encode()
+        answer = curl("--data-binary", "@-", farm.url("/apps/test/events"), stdin=body)
+        assert answer.status == 200, answer
+        assert client.expect("hello", "news") == "world"

@@ -14,14 +14,14 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from pusher import Pusher
 from pusher.errors import PusherBadAuth
-from support.farm_fixture import PATIENCE_S, Farm, HttpAnswer, Json, Raw, curl, refusal, running_farm, started, until
+from support.farm_fixture import PATIENCE_S, Farm, HttpAnswer, Json, Raw, curl, refusal, running, running_farm, until
 from support.pusher_sdk import Device
 
 APP: Final = {"name": "testapp", "key": "1234567890", "secret": "donttellanybody"}
@@ -38,19 +38,6 @@ class OnePort(Farm):
         file = self.data.parent / "config.json"
         file.write_text(json.dumps({"host": "localhost", "port": 0, "applications": [APP, NUMBER]}))
         return [*super().arguments(), "--micronotifier-config", str(file)]
-
-
-@contextmanager
-def running(farm: Farm) -> Iterator[Farm]:
-    """The farm, for the time of the block."""
-    try:
-        farm.start()
-        yield farm
-    except BaseException:
-        if farm in started:
-            farm.kill()
-        raise
-    farm.stop()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from typing import Any, Final
 import pytest
 from pusher import Pusher
 from support.certificates import Files, write
-from support.farm_fixture import Farm, Raw, curl, started, until
+from support.farm_fixture import Farm, Raw, curl, running, until
 from support.installed import NPM, find_program, npm_file
 from support.processes import printing
 from support.pusher_sdk import Device
@@ -60,15 +60,8 @@ class TlsFarm(Farm):
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsFarm]:
-    farm = TlsFarm(tmp_path_factory.mktemp("tls"))
-    try:
-        farm.start()
+    with running(TlsFarm(tmp_path_factory.mktemp("tls"))) as farm:
         yield farm
-    except BaseException:
-        if farm in started:
-            farm.kill()
-        raise
-    farm.stop()
 
 
 def subscribed(farm: TlsFarm, channel: str) -> Device:

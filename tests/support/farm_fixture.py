@@ -45,6 +45,7 @@ UPGRADE: Final = (
 """The request of an upgrade, but for the empty line that ends it."""
 
 T = TypeVar("T")
+F = TypeVar("F", bound="Farm")
 Json = dict[str, Any]
 
 started: list[Farm] = []
@@ -317,17 +318,8 @@ def _kill_session(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def running_farm(
-    data: Path,
-    settings: Json | None = None,
-    workers: int = 2,
-    environment: dict[str, str] | None = None,
-    root: Path = ROOT,
-) -> Iterator[Farm]:
-    """A farm for the time of the block; at its end it is stopped by SIGTERM, unless the test has ended it.
-
-    environment: what it is started with besides. root: the source tree that it runs from, and where it runs."""
-    farm = Farm(data, settings, workers, environment, root)
+def running(farm: F) -> Iterator[F]:
+    """This farm for the time of the block; at its end it is stopped by SIGTERM, unless the test has ended it."""
     try:
         farm.start()
         yield farm
@@ -338,6 +330,21 @@ def running_farm(
         raise
     else:
         farm.stop()
+
+
+@contextmanager
+def running_farm(
+    data: Path,
+    settings: Json | None = None,
+    workers: int = 2,
+    environment: dict[str, str] | None = None,
+    root: Path = ROOT,
+) -> Iterator[Farm]:
+    """The same of one with these settings.
+
+    environment: what it is started with besides. root: the source tree that it runs from, and where it runs."""
+    with running(Farm(data, settings, workers, environment, root)) as farm:
+        yield farm
 
 
 # ---------------------------------------------------------------------- clients
