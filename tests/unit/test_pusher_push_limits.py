@@ -60,6 +60,14 @@ async def test_pusher_what_an_application_stores(rig: Rig, tmp_path: Path) -> No
     assert await app.post(big | {"channel": "cache-c"}) == (200, {})
 
 
+@in_rig(store={"max_bytes": 1}, limits={"pushes_per_endpoint": 0.1, "burst_seconds": 1})
+async def test_pusher_what_is_refused_is_not_counted_as_stored(rig: Rig, tmp_path: Path) -> None:
+    app = pusher_app.App(rig, tmp_path, limits={"store_bytes_per_application": 3 * EVENT_BYTES}, cache_ttl=60)
+    assert (await app.post(event("cache-a")))[0] == 200  # the store is full now
+    assert [(await app.post(event("cache-a", name)))[0] for name in ("cache-b", "cache-c", "cache-d")] == [429] * 3
+    assert [(await app.post(event(f"cache-{name}")))[0] for name in "bcd"] == [503] * 3
+
+
 @given(
     st.lists(
         st.tuples(

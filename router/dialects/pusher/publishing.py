@@ -9,10 +9,9 @@ import msgspec
 
 from router.common import messages as m
 from router.common.limit_settings import LimitOptions
-from router.common.operation import Operation
 from router.common.position import AfterOffset
 from router.common.settings import RouterOptions
-from router.core.operations import Done, Perform
+from router.core.operations import Done
 from router.core.push_limits import retry_after
 from router.dialects.app_server import Context
 from router.dialects.pusher.directory import Directory
@@ -133,14 +132,9 @@ class Publishing:
         if limits.endpoint is not None:
             self._refused[OFTEN] = error_response(TO_CHANNEL, "", retry_after(limits.endpoint.longest))
             perform = self._perform_limited
-        performers: dict[type[Operation], Perform] = {Publish: perform}
-        self._kept: KeptBytes | None = None
         most = context.settings.get(LimitOptions).store_bytes_per_application
-        if most:
-            self._kept = KeptBytes(-(-most // context.settings.get(RouterOptions).routers))
-            self._perform_uncounted = perform
-            performers[PublishKept] = self._perform_kept
-        context.core.operations.register(NAME, performers)
+        self._kept = KeptBytes(-(-most // context.settings.get(RouterOptions).routers)) if most else None
+        context.core.operations.register(NAME, {Publish: perform, PublishKept: perform})
 
     def events(self, call: Call) -> None:
         """`POST .../events`: one event for up to `max_channels_an_event` channels."""
@@ -272,8 +266,8 @@ class Publishing:
 
     # ------------------------------------------------------------------ at the owner
 
-    def _perform_kept(self, key: bytes, asked: PublishKept, done: Done) -> None:
-        assert self._kept is not None
+    def _may_keep(self, kept: KeptBytes, asked: PublishKept) -> bool:
+        """Whether the application may have what is to be stored, which is counted then."""
         cached = [
             (address, len(event.name) + len(channel) + len(event.data))
             for event in asked.events
@@ -281,11 +275,10 @@ class Publishing:
             if is_cache(channel)
         ]
         now = self._unix_time()
-        if cached and not self._kept.keep(asked.app, cached, now, now + self._options.cache_ttl):
-            self._counters.limited_store_bytes_per_application += 1
-            done(TOO_MUCH_KEPT)
-        else:
-            self._perform_uncounted(key, asked, done)
+        if not cached or kept.keep(asked.app, cached, now, now + self._options.cache_ttl):
+            return True
+        self._counters.limited_store_bytes_per_application += 1
+        return False
 
     def _perform_limited(self, key: bytes, asked: Publish, done: Done) -> None:
         assert self._to_channel is not None
@@ -300,6 +293,10 @@ class Publishing:
         messages = self._messages
         if messages.full and any(is_cache(channel) for event in asked.events for _, channel in event.channels):
             done(OVER if messages.over else BUSY)
+            return
+        kept = self._kept
+        if kept is not None and isinstance(asked, PublishKept) and not self._may_keep(kept, asked):
+            done(TOO_MUCH_KEPT)
             return
         logged = _Logged()
         for event in asked.events:
