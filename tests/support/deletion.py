@@ -104,6 +104,7 @@ def main(names: list[str]) -> int:
 
 def _works(folder: Path) -> bool:
     """Run the tests of the copy. What fails beside others is run again alone: a missing file is missed then, too."""
+    subprocess.run(["git", "init", "--quiet", str(folder)], check=True)  # some tests ask it for the project's files
     for path in _INSTALLED:
         if (ROOT / path).exists():
             (folder / path).symlink_to(ROOT / path)
