@@ -20,13 +20,16 @@ _SLICE: Final = 256
 """Descriptors that are looked at in one step."""
 _SEARCHES: Final = 16
 """Searches that may wait; further ones are answered at once, as not complete."""
+_LONGEST_S: Final = 10.0
+"""A search that has not ended by then is given up: so long the supervisor waits for an answer at most."""
 
 
 class _Search:
-    __slots__ = ("asked", "at", "found")
+    __slots__ = ("asked", "at", "deadline", "found")
 
-    def __init__(self, asked: m.Inspect) -> None:
+    def __init__(self, asked: m.Inspect, deadline: float) -> None:
         self.asked = asked
+        self.deadline = deadline
         self.at = 0  # the next descriptor
         self.found: list[m.Inspection] = []
 
@@ -58,7 +61,7 @@ class Inspections:
         """INSPECT has come."""
         if not asked.device:
             if len(self._searches) < _SEARCHES:
-                self._searches.append(_Search(asked))
+                self._searches.append(_Search(asked, self._clock.now + _LONGEST_S))
             else:
                 self._send(m.Inspected(asked.number, [], True))
             return
@@ -69,6 +72,9 @@ class Inspections:
     def go_on(self) -> None:
         """Take the oldest search a step further."""
         search = self._searches[0]
+        if search.deadline <= self._clock.now:
+            self._searches.popleft()
+            return
         rows, asked = self._connections.rows, search.asked
         end = min(search.at + _SLICE, len(rows))
         more = False

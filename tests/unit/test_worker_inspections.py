@@ -48,10 +48,11 @@ class Bench:
             self.connections[fd] = attached.devices[b"%16d" % fd] = connection
         self.devices = attached.devices
         self.sent: list[Any] = []
+        self.clock = Clock()
         self.inspections = Inspections(
             self.connections,
             attached,  # type: ignore[arg-type]
-            Clock(),  # type: ignore[arg-type]
+            self.clock,  # type: ignore[arg-type]
             self.sent.append,
             lambda fd: addresses.get(fd, ""),
         )
@@ -116,3 +117,15 @@ def test_more_searches_than_may_wait_are_answered_as_not_complete() -> None:
     assert 0 < refused < 20 and all(one.more and not one.found for one in bench.sent)
     bench.steps()
     assert sorted(one.number for one in bench.sent) == list(range(20))
+
+
+def test_a_search_for_which_nobody_waits_any_more_is_given_up() -> None:
+    bench = Bench(dict.fromkeys(range(3, 1003), "192.0.2.1"))
+    for number in range(3):
+        bench.ask(number, address="192.0.2.1", limit=1000)
+    bench.inspections.go_on()
+    bench.clock.now += 60
+    bench.ask(3, address="192.0.2.1", limit=1000)
+    bench.steps()
+    (answer,) = bench.sent
+    assert (answer.number, len(answer.found)) == (3, 1000)
