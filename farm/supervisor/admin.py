@@ -19,12 +19,13 @@ from farm.settings import AdminOptions
 from farm.supervisor import dashboard
 from farm.supervisor.admin_access import WHY, AdminAccess
 from farm.supervisor.admin_port import AdminPort
-from farm.supervisor.api.frame import BAD_METHOD, NOT_FOUND, error
+from farm.supervisor.api.frame import BAD_METHOD, error
 from farm.supervisor.cluster_status import cluster_families
 from router.common.exposition import CONTENT_TYPE, exposition, families, family
 from router.common.health import LIVE, READY, page
 from router.common.metrics import Metric as Number
 from router.common.options import Settings
+from router.core.managing import NOT_FOUND
 from router.dialects import AdminContext, DialectSpec, all_metrics
 
 Status = dict[str, Any]

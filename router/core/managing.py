@@ -20,6 +20,8 @@ REFUSED: Final = "refused"
 UNAVAILABLE: Final = "unavailable"
 FAILED: Final = "failed"
 """Codes of refusals; the admin port has a status for each."""
+MAX_PAGE: Final = 1000
+"""Rows of one page."""
 
 Answer = Callable[[dict[str, Any]], None]
 """Called once, at once or later."""

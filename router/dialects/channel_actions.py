@@ -18,14 +18,12 @@ from msgspec import Meta
 
 from router.common import messages as m
 from router.common.operation import Operation
-from router.core.managing import NOT_FOUND, REFUSED, UNAVAILABLE, Actions, Answer, Refusal, refused
+from router.core.managing import MAX_PAGE, NOT_FOUND, REFUSED, UNAVAILABLE, Actions, Answer, Refusal, refused
 from router.core.operations import Done
 from router.dialects.app_server import Context
 from router.dialects.channel_book import ChannelBook, ChannelRow, ChannelState, TestEvent
 from router.http.parts import Parts
 
-MOST: Final = 1000
-"""Rows of one page."""
 ANY: Final = "-"
 """As the dialect of a user: the only one that knows users."""
 _LOOKED_AT: Final = 2000
@@ -69,7 +67,7 @@ class ListChannels(msgspec.Struct):
     application: str | None = None
     prefix: str = ""
     after: str = ""
-    limit: Annotated[int, Meta(ge=1, le=MOST)] = 100
+    limit: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = 100
 
 
 class OneChannel(msgspec.Struct):

@@ -29,19 +29,17 @@ from router.core.device_operations import (
     Where,
 )
 from router.core.hub import Hub
-from router.core.managing import BAD_REQUEST, NOT_FOUND, UNAVAILABLE, Actions, Answer, Refusal, refused
+from router.core.managing import BAD_REQUEST, MAX_PAGE, NOT_FOUND, UNAVAILABLE, Actions, Answer, Refusal, refused
 from router.core.operations import Done
 from router.core.sessions import WorkerSession
 from router.dialects.device_book import DeviceBook, TestPush
 
-MOST: Final = 1000
-"""Rows of one page."""
 _MAX_ENDPOINT: Final = 2048
 _NO_ANSWER: Final = "the router that owns this device, or its store, does not answer: try again"
 _DISCONNECTED: Final = "an operator has closed this connection"
 _FORGOTTEN: Final = "an operator has had this device forgotten"
 
-Limit = Annotated[int, Meta(ge=1, le=MOST)]
+Limit = Annotated[int, Meta(ge=1, le=MAX_PAGE)]
 
 
 class FindDevices(msgspec.Struct):

@@ -9,8 +9,9 @@ import pytest
 import trio
 from starlette.applications import Starlette
 
-from farm.supervisor.api.frame import ACT, CONFLICT, READ, STATUSES, ApiError, ApiRoute, Asked, Limit, mount
+from farm.supervisor.api.frame import ACT, READ, STATUSES, ApiError, ApiRoute, Asked, Limit, mount
 from farm.supervisor.api.openapi import description
+from router.core.managing import CONFLICT
 
 MAX_BODY = 1000
 

@@ -8,19 +8,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from farm.supervisor.api.frame import (
-    ACT,
-    BAD_REQUEST,
-    NOT_FOUND,
-    READ,
-    REFUSED,
-    UNAVAILABLE,
-    ApiContext,
-    ApiError,
-    ApiRoute,
-    Asked,
-)
+from farm.supervisor.api.frame import ACT, READ, ApiContext, ApiError, ApiRoute, Asked
 from router.common import messages as m
+from router.core.managing import BAD_REQUEST, NOT_FOUND, REFUSED, UNAVAILABLE
 from router.dialects import DialectSpec, specs, spoken
 
 

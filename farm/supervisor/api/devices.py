@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Meta
 
 from farm.settings import AdminOptions
-from farm.supervisor.api.frame import ACT, READ, REFUSED, ApiContext, ApiError, ApiRoute, Asked, Limit
+from farm.supervisor.api.frame import ACT, READ, ApiContext, ApiError, ApiRoute, Asked, Limit
+from router.core.managing import REFUSED
 
 _DEVICE: Final = {"device": "Its uaid, or its address (`device` of a list): 32 hexadecimal digits."}
 _HEX: Final = "[0-9A-Fa-f]"

@@ -22,6 +22,7 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from farm.supervisor.running_farm import RunningFarm
 from router.common import logs
+from router.core.managing import BAD_REQUEST, CONFLICT, FAILED, MAX_PAGE, NOT_FOUND, REFUSED, UNAVAILABLE
 
 PREFIX: Final = "/api/v1"
 READ: Final = "read"
@@ -32,22 +33,16 @@ ROLE: Final = "farm.role"
 REQUEST_ID: Final = "farm.request_id"
 """The same for its ID."""
 
-MAX_PAGE: Final = 1000
 Limit = Annotated[int, Meta(ge=1, le=MAX_PAGE, description="Rows of one answer, at most.")]
 """As `limit` in a query. What is longer is cut, and the answer says so with `more` or `next`."""
 
-BAD_REQUEST: Final = "bad_request"
-FAILED: Final = "failed"
+# The others are those of a router's refusals.
 FORBIDDEN: Final = "forbidden"
 UNAUTHORIZED: Final = "unauthorized"
 MISDIRECTED: Final = "misdirected"
-NOT_FOUND: Final = "not_found"
 BAD_METHOD: Final = "method_not_allowed"
-CONFLICT: Final = "conflict"
 TOO_LONG: Final = "too_long"
 BAD_TYPE: Final = "unsupported_media_type"
-REFUSED: Final = "refused"
-UNAVAILABLE: Final = "unavailable"
 STATUSES: Final = {
     BAD_REQUEST: (400, "An argument is missing or is not what it has to be."),
     UNAUTHORIZED: (401, "The token is missing or wrong."),

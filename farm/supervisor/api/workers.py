@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
-from farm.supervisor.api.frame import ACT, CONFLICT, NOT_FOUND, READ, ApiContext, ApiError, ApiRoute, Asked
+from farm.supervisor.api.frame import ACT, READ, ApiContext, ApiError, ApiRoute, Asked
 from farm.supervisor.replacing import DRAIN, RESTART, Refused
+from router.core.managing import CONFLICT, NOT_FOUND
 
 
 class WorkerRow(msgspec.Struct):
