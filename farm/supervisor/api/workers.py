@@ -33,25 +33,30 @@ class WorkerRow(msgspec.Struct):
     """Seconds since it was started."""
 
 
-class Replacement(msgspec.Struct):
-    """How far the replacement of a worker is, or how the last one ended."""
+class Progress(msgspec.Struct, kw_only=True):
+    """What there is of both: one at a time is under way."""
 
     number: int
     """1 for the first since the farm was started, and so on."""
-    action: str
-    """drain or restart."""
-    worker: int
     when: str
     """When it began, ISO 8601."""
     outcome: str
-    """running, done, failed or cut short."""
+    """running, done, failed or cut short; of a reload also refused or rolled back."""
     why: str
     step: str | None = None
     """While it is running."""
-    left: int | None = None
-    """Connections of the old process, once these are let go."""
     seconds: float | None = None
     """How long it took."""
+
+
+class Replacement(Progress, kw_only=True):
+    """How far the replacement of a worker is, or how the last one ended."""
+
+    action: str
+    """drain or restart."""
+    worker: int
+    left: int | None = None
+    """Connections of the old process, once these are let go."""
 
 
 class Workers(msgspec.Struct):
@@ -61,16 +66,9 @@ class Workers(msgspec.Struct):
     replacement: Replacement | None
 
 
-class ReloadState(msgspec.Struct):
+class ReloadState(Progress, kw_only=True):
     """How far a reload is, or how the last one ended."""
 
-    number: int
-    when: str
-    outcome: str
-    """running, done, refused, rolled back, failed or cut short."""
-    why: str
-    step: str | None = None
-    seconds: float | None = None
     needs_restart: list[str] = []
     """Settings that have changed and keep their old value until the farm is restarted."""
 
