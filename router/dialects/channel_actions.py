@@ -165,13 +165,19 @@ class ChannelActions:
 
                 def some() -> bool:
                     nonlocal best
-                    part = list(islice(names, _LOOKED_AT))
-                    fits = (name for name in part if name > asked.after and name[1].startswith(asked.prefix))
-                    best = nsmallest(asked.limit, {*best, *fits})
-                    if len(part) == _LOOKED_AT:
-                        return True
+                    try:
+                        part = list(islice(names, _LOOKED_AT))
+                        fits = (name for name in part if name > asked.after and name[1].startswith(asked.prefix))
+                        best = nsmallest(asked.limit, {*best, *fits})
+                        if len(part) == _LOOKED_AT:
+                            return True
+                        rows = [known.row(*name) for name in best]
+                    except Exception:  # a defect, which the turn logs; the next search begins all the same
+                        decided()
+                        done(m.FAILED)
+                        raise
                     decided()
-                    done(m.OK, [known.row(*name) for name in best])
+                    done(m.OK, rows)
                     return False
 
                 self._turns.add(some)
@@ -239,8 +245,9 @@ def _outcome(answer: Answer) -> Callable[[int, str], None]:
 
 def _names(book: ChannelBook, application: str | None) -> Iterator[Name]:
     """Of an application, or of all (None)."""
-    found = book.names()
-    return ((one, channel) for one, channels in found if application in (None, one) for channel in channels)
+    for one, channels in book.names():
+        if application in (None, one):
+            yield from ((one, channel) for channel in channels)
 
 
 def _cursor(after: str) -> tuple[str, str, str]:

@@ -10,7 +10,7 @@ from support.common import Rig, in_rig, settings_with
 from support.operator import Operator
 
 from router.common.token import Tokens
-from router.core.managing import BAD_REQUEST, NOT_FOUND, REFUSED
+from router.core.managing import BAD_REQUEST, NOT_FOUND, REFUSED, UNAVAILABLE
 from router.dialects import channel_actions
 from router.dialects.app_server import Context
 from router.dialects.channel_book import ChannelBook, ChannelRow
@@ -103,3 +103,20 @@ async def test_what_is_not_there(rig: Rig) -> None:
     assert await operator.code("channel", dialect="gamma", channel="a") == NOT_FOUND
     assert await operator.code("channels", limit=0) == BAD_REQUEST
     assert await operator.code("user.terminate", dialect="beta", user="ann") == REFUSED
+
+
+class Broken(Book):
+    """One whose channels cannot be gone through."""
+
+    def names(self) -> list[tuple[str, Iterable[str]]]:
+        raise KeyError("a defect")
+
+
+@in_rig()
+async def test_a_list_that_fails_is_answered_and_the_next_one_begins(rig: Rig) -> None:
+    context = Context(rig.hub.core, Tokens((b"k" * 32,)), settings_with(), rig.clock.unix, dict)
+    operator = Operator(rig, context, {"alpha": Broken("alpha", {}), "beta": Book("beta", BOOKS["beta"])})
+    for _ in range(2):
+        assert await operator.code("channels", dialect="alpha") == UNAVAILABLE
+    page = await operator.ask("channels", dialect="beta")
+    assert [row["channel"] for row in page["channels"]] == ["room-3", "z"]
