@@ -37,7 +37,12 @@ class Addresses:
 
     def of(self, fd: int) -> str:
         """Of the client of an open connection, as `client_address` gives it; "" if it is not known."""
-        found = self._forwarded.get(fd) or self._proxied.get(fd)
+        found = self._forwarded.get(fd)
+        return self.of_connection(fd) if found is None else address_text(ipaddress.ip_address(found))
+
+    def of_connection(self, fd: int) -> str:
+        """The same, whatever the headers of its last request say: the next may be another client's."""
+        found = self._proxied.get(fd)
         return client_address(_peer(fd)) if found is None else address_text(ipaddress.ip_address(found))
 
     def proxied(self, fd: int, address: str) -> None:
@@ -57,7 +62,7 @@ class Addresses:
         if not self._forwarded_to_us:
             return self.of(fd)
         self._forwarded.pop(fd, None)
-        before = self.of(fd)
+        before = self.of_connection(fd)
         address = forwarded_address(before, headers, self._forwarding)
         if address != before:
             self._forwarded[fd] = ipaddress.ip_address(address).packed

@@ -354,7 +354,7 @@ class Admissions:
                 self._output.release(connection, _PASSED_ON)
                 self._relays.begin(fd, mask, ours, data)
                 return
-        elif fd_sender.give(fd, data, self._addresses.of(fd) if self._addresses.differs(fd) else ""):
+        elif fd_sender.give(fd, data, self._addresses.of_connection(fd) if self._addresses.differs(fd) else ""):
             self._counters.handed_over += 1
             self._output.drop(connection, _PASSED_ON)
             return
@@ -368,7 +368,7 @@ class Admissions:
             return None
         ours, theirs = pair
         with theirs:
-            if fd_sender.give(theirs.fileno(), b"", self._addresses.of(fd)):
+            if fd_sender.give(theirs.fileno(), b"", self._addresses.of_connection(fd)):
                 return ours
         ours.close()
         return None

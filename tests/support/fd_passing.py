@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from farm.dialects import Dialect
 from farm.settings import WorkerOptions
 from farm.worker.edge import PLAIN_EDGE, Edge
 from farm.worker.fd_passing import FdSender
@@ -71,6 +72,7 @@ class WorkerEnd:
         shard: int = 0,
         edge: Edge = PLAIN_EDGE,
         devices: float = 0.0,
+        dialects: dict[str, Dialect] | None = None,
         **options: Any,
     ) -> None:
         """devices: `log.devices`."""
@@ -84,7 +86,7 @@ class WorkerEnd:
         self.sockets = Sockets(
             self.poller,
             worker,
-            {},
+            dialects or {},
             self.counters,
             100,
             [].append,

@@ -10,11 +10,13 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.certificates import Files, write
 from support.fd_passing import DEVICE, GET, HEAD, PATIENCE_S, Rig
+from support.plain_dialect import Plain
 from support.tls_client import TlsClient, trusting
 
 from farm.worker.clock import Clock
@@ -56,7 +58,8 @@ class TlsRig(Rig):
     """With clients that speak TLS."""
 
     def __init__(self, folder: Path, files: Files, used: Edge, devices: float = 0.0) -> None:
-        super().__init__(folder, {"edge": used, "close_timeout": 5, "devices": devices})
+        dialects = {"/plain/**": Plain()}
+        super().__init__(folder, {"edge": used, "dialects": dialects, "close_timeout": 5, "devices": devices})
         self.context = trusting(files.certificate)
         self.used = used
 
@@ -339,4 +342,29 @@ def test_the_router_knows_whom_a_proxy_has_named(tmp_path: Path, files: Files, s
             plain = rig.client(PROXIED + SOURCE)
             rig.turn()
             assert plain.answer().endswith(b"\r\n\r\n198.51.100.7")
+        assert rig.worker.counters.handed_over == 1
+
+
+@pytest.mark.parametrize("speaks_tls", [False, True])
+def test_what_a_proxy_said_of_a_device_is_not_said_of_an_app_server(
+    tmp_path: Path, files: Files, speaks_tls: bool
+) -> None:
+    """Whose request comes next on the same connection of the proxy."""
+    used = replace(edge(files) if speaks_tls else Edge(), forwarding=Networks(("127.0.0.1",)))
+    poll = b"GET /plain/poll?said HTTP/1.1\r\nHost: push\r\nX-Forwarded-For: 198.51.100.7\r\n\r\n"
+    with TlsRig(tmp_path, files, used) as rig:
+        if speaks_tls:
+            client = rig.connected()
+            client.send(poll)
+            rig.answer(client, b"said\n")
+            client.send(SOURCE)
+            rig.answer(client, b"\r\n\r\n127.0.0.1")
+            client.end.close()
+            rig.until(lambda: rig.relays == 0)
+        else:
+            plain = rig.client(poll)
+            assert plain.answer().endswith(b"said\n")
+            plain.send(SOURCE)
+            rig.turn()
+            assert plain.answer().endswith(b"\r\n\r\n127.0.0.1")
         assert rig.worker.counters.handed_over == 1
