@@ -21,7 +21,7 @@ _MAX_BYTES: Final = 64 * 2**20
 _MANAGED_S: Final = 10.0
 _QUESTIONS: Final = 64
 _MANAGED: Final = 32
-"""Of these, the most that are of users: however long they take, the farm's own health can be asked for."""
+"""How many of these may be actions: while they wait, the farm's own health can be asked for all the same."""
 _Question = m.AskStatus | m.SetBroadcast | m.Manage
 
 
@@ -76,8 +76,8 @@ class StatusLink:
         )
 
     async def manage(self, action: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
-        """Have the router perform an action (`router.core.managing`). Returns: what it answers; None if it does not:
-        whether it was done is not known then. So it is as well where too many wait: then nothing was sent."""
+        """Have the router perform an action (`router.core.managing`). Returns: what it answers; None if it does not
+        (whether it was done is not known then), or if too many wait for it already."""
         if self._managed >= _MANAGED:
             return None
         self._managed += 1
