@@ -51,7 +51,7 @@ def check(farm: Farm) -> Iterator[Callable[[], None]]:
 
 def test_devices_of_every_dialect_are_reached(farm: Farm, check: Callable[[], None]) -> None:
     check()
-    (opened,) = farm.events("store.opened")
+    opened, *_ = farm.events("store.opened")  # a line of each router
     assert opened["kind"] == "redis"
     assert "power cut" in opened["promise"]
 
