@@ -1,4 +1,6 @@
-"""TLS on the app servers' port, in one process: the test takes the turns. Farms with TLS are in test_tls.py."""
+"""TLS on the app servers' port, in one process: the test takes the turns. Farms with TLS are in
+test_pusher_and_pushstream_tls.py.
+"""
 
 from __future__ import annotations
 
