@@ -24,8 +24,9 @@ from router.common.histogram import without_buckets
 from router.common.options import Settings
 from router.store.lease import MAX_OFFSET_S
 
-# The columns of the table, as far as the farm has them; for the rest there is --json.
-_COLUMNS: Final = ("pid", "state", "connections", "memory", "age", "uptime", "restarts")
+# The columns of the table, as far as the farm has them; for the rest there is --json. Versions are shown where they
+# differ: else the one in the first line is that of all, and 80 columns have no room for it.
+_COLUMNS: Final = ("pid", "version", "state", "connections", "memory", "age", "uptime", "restarts")
 _RIGHT: Final = frozenset(("pid", "connections", "memory", "age", "uptime", "restarts"))
 _LINE_S: Final = 10.0
 _TABLE_COLUMNS: Final = 120
@@ -50,7 +51,9 @@ def print_status(status: Mapping[str, Any]) -> None:
     routers = [(f"router {cell('number', row.get('number'))}", row) for row in _rows(status.get("routers"))]
     workers = [(f"worker {cell('shard', row.get('shard'))}", row) for row in _rows(status.get("workers"))]
     rows = [*routers, *workers]
-    _print_pairs(console, "farm", status)
+    _print_pairs(console, "farm", {name: value for name, value in status.items() if name != "version_note"})
+    if (note := status.get("version_note")) is not None:
+        console.print(f"versions: {cell('', note)}", markup=False, highlight=False, soft_wrap=True)
     if isinstance(drain := status.get("drain"), dict):
         _print_pairs(console, "drain", drain)
     if isinstance(last := status.get("last_reload"), dict):
@@ -63,7 +66,8 @@ def print_status(status: Mapping[str, Any]) -> None:
         )
     if not workers:
         console.print("no workers")
-    names = [name for name in _COLUMNS if any(name in row for _, row in rows)]
+    hidden = ("version",) if note is None else ()
+    names = [name for name in _COLUMNS if name not in hidden and any(name in row for _, row in rows)]
     if names:
         table = Table()
         table.add_column("process")

@@ -21,6 +21,7 @@ from farm.supervisor.admin_access import WHY, AdminAccess
 from farm.supervisor.admin_port import AdminPort
 from farm.supervisor.api.frame import BAD_METHOD, error
 from farm.supervisor.cluster_status import cluster_families
+from farm.supervisor.versions import counted
 from router.common.exposition import CONTENT_TYPE, exposition, families, family
 from router.common.health import LIVE, READY, page
 from router.common.metrics import Metric as Number
@@ -34,7 +35,13 @@ SetBroadcast = Callable[[str, str, str | None], Awaitable[dict[str, Any] | None]
 
 
 FARM_METRICS: Final = (
-    Number("build_info", "gauge", "1, with the farm's version and that of the interpreter."),
+    Number("build_info", "gauge", "1, with the supervisor's version and that of its interpreter."),
+    Number(
+        "processes",
+        "gauge",
+        "Processes that run, by what they are and the version of their code: after a reload workers and routers have "
+        "the new one, and the supervisor has the old one until a restart.",
+    ),
     Number("up", "gauge", "Whether all routers and workers serve."),
     Number("ready", "gauge", "Whether new clients should come here, as /ready on the admin port says."),
     Number("draining", "gauge", "Whether the farm is about to stop (SIGTERM)."),
@@ -63,6 +70,7 @@ def _families(status: Status, dialects: Sequence[DialectSpec]) -> Iterator[Metri
     build = {"version": status["version"], "python": python["version"], "implementation": python["implementation"]}
     labels: dict[str, tuple[str, ...]] = {
         "build_info": tuple(build),
+        "processes": ("process", "version"),
         "reloads": ("outcome",),
         "router_restarts": ("router",),
         "worker_restarts": ("shard",),
@@ -71,6 +79,7 @@ def _families(status: Status, dialects: Sequence[DialectSpec]) -> Iterator[Metri
     }
     rows: dict[str, list[tuple[list[str], float]]] = {
         "build_info": [(list(build.values()), 1)],
+        "processes": [([*name], number) for name, number in counted(status).items()],
         "up": [([], status["status"] == "ok")],
         "ready": [([], not status["unready"])],
         "draining": [([], status["status"] == "draining")],

@@ -41,11 +41,13 @@ _SERVED: Final = "farm.supervisor.runners:served"
 class Child:
     """A process. `ended` is set when it has ended, with its exit code (negative: signal) in `status`.
 
-    line: our end of the socket pair on which it reports why it failed, and notices our end.
+    line: our end of the socket pair on which it reports why it failed, and notices our end. version: of the code that
+    it runs; "": its fork server has not said.
     """
 
-    def __init__(self, pid: int, pidfd: int, line: socket.socket | None = None) -> None:
+    def __init__(self, pid: int, pidfd: int, line: socket.socket | None = None, version: str = "") -> None:
         self.pid = pid
+        self.version = version
         self.ended = trio.Event()
         self.relieved = trio.Event()
         """Set when it has ended, and when another has its place."""
@@ -160,7 +162,7 @@ class ForkServer:
             lowest, highest = hello["link"]
             if lowest > PROTOCOL or highest < LOWEST_PROTOCOL:
                 raise ForkServerFailed(_OTHER_LINK.format(lowest, highest, LOWEST_PROTOCOL, PROTOCOL))
-            server.version = hello["version"]
+            server.version = str(hello.get("version", ""))
         except BaseException:
             server.close()
             raise
@@ -188,7 +190,7 @@ class ForkServer:
                     raise SpawnRefused(answer["refused"])
                 if not descriptors:  # the kernel has closed it; what was forked sees its line end
                     raise SpawnRefused("the supervisor is out of descriptors")
-                child = Child(answer["spawned"], descriptors[0], ours)
+                child = Child(answer["spawned"], descriptors[0], ours, self.version)
             except BaseException:
                 ours.close()
                 raise

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from farm.supervisor.running_farm import RunningFarm
 from farm.supervisor.slot import Slot
 from farm.supervisor.status_links import Answers
+from farm.supervisor.versions import version_note
 from router import __version__
 from router.common.health import LEAVING, NO_ROOM, NO_ROUTER
 from router.common.interpreter import interpreter
@@ -75,6 +77,9 @@ def _status(farm: RunningFarm, answers: Answers) -> dict[str, Any]:
         "status": state,
         "down": down,
         "version": __version__,
+        "version_note": version_note(
+            __version__, _versions(farm.placed), _versions(farm.workers), reloading=farm.reloading
+        ),
         "python": interpreter().fields(),
         "pid": os.getpid(),
         "memory": resident_bytes(),
@@ -101,7 +106,7 @@ def _router(slot: Slot, answers: Answers) -> dict[str, Any]:
     """A router's row: its numbers are those of `router.common.metrics`."""
     answer = answers.of.get(slot.number) if slot.alive else None
     state = _state(slot, serves=answer is not None)
-    row: dict[str, Any] = {"number": slot.number, "pid": _pid(slot), "state": state, "restarts": slot.restarts}
+    row = {"number": slot.number, **_process(slot, state)}
     if answer is not None:
         row |= {name: answer[name] for name in ("pid", "age", "memory", "cpu", "store", "partitions")}
         row |= answer["router"] | answer["lease"]
@@ -113,7 +118,18 @@ def _worker(slot: Slot, answers: Answers) -> dict[str, Any]:
     pid = _pid(slot)
     row = answers.workers.get(pid, {}) if pid is not None else {}
     state = _state(slot, serves=pid is not None and answers.joined(pid), known=bool(row))
-    return {**row, "shard": slot.number, "pid": pid, "state": state, "restarts": slot.restarts}
+    return {**row, "shard": slot.number, **_process(slot, state)}
+
+
+def _process(slot: Slot, state: str) -> dict[str, Any]:
+    """What the supervisor itself knows of a process. Its version is not there where it has not said."""
+    row: dict[str, Any] = {"pid": _pid(slot), "state": state, "restarts": slot.restarts}
+    (version,) = _versions([slot]) or [""]
+    return row | {"version": version} if version else row
+
+
+def _versions(slots: Iterable[Slot]) -> list[str]:
+    return [slot.child.version for slot in slots if slot.child is not None and slot.alive]
 
 
 def _pid(slot: Slot) -> int | None:

@@ -209,13 +209,34 @@ def test_new_code_that_does_not_run_changes_nothing(
     assert "last reload" in command(farm, "status", "--admin-port", str(farm.admin_port)).stdout
 
 
-def test_the_next_version_of_the_link_needs_no_restart(farm: Farm) -> None:
+def test_the_next_version_needs_no_restart_and_each_process_tells_which_it_is(farm: Farm) -> None:
     before = pids(farm)
-    with changed(farm.root / "farm/supervisor/runners.py", *LINK_OF_THE_NEXT_VERSION):
+    own = farm.status()["version"]
+    with (
+        changed(farm.root / "farm/supervisor/runners.py", *LINK_OF_THE_NEXT_VERSION),
+        changed(farm.root / "router/__init__.py", f'"{own}"', '"77.1.0"'),
+    ):
         done = reload(farm)
     assert (done.returncode, done.stderr) == (0, "")
     farm.wait_healthy()
     assert not set(before) & set(pids(farm))
+    status = farm.status()
+    assert {row["version"] for row in (*status["routers"], *status["workers"])} == {"77.1.0"}
+    assert status["version"] == own
+    printed = command(farm, "status", "--admin-port", str(farm.admin_port)).stdout
+    assert f"versions: supervisor {own}, routers 77.1.0, workers 77.1.0: restart " in printed
+    assert b'farm_processes{process="worker",version="77.1.0"} 2.0' in farm.admin("/metrics")[1]
+    rows = json.loads(farm.admin("/api/v1/workers")[1])["workers"]
+    assert [row["version"] for row in rows] == ["77.1.0"] * 2
+
+
+def test_code_that_does_not_tell_its_version_is_understood(farm: Farm) -> None:
+    with changed(farm.root / "farm/supervisor/runners.py", '"version": __version__, ', ""):
+        assert reload(farm).returncode == 0
+    farm.wait_healthy()
+    status = farm.status()
+    assert [row.get("version") for row in (*status["routers"], *status["workers"])] == [None] * 3
+    assert status["version_note"] is None
 
 
 def test_a_reload_reads_the_settings_again(farm: Farm) -> None:

@@ -33,6 +33,7 @@ def status() -> dict[str, Any]:
     router.push_delivered_seconds.observe(60.0)
     worker.hello_seconds.observe(0.004)
     process = {"memory": 1_000_000, "cpu": 2.5, "restarts": 0}
+    new = {"pid": 11, "version": "1.1"}
     return {
         "status": "ok",
         "unready": [],
@@ -44,10 +45,11 @@ def status() -> dict[str, Any]:
         "reloads": dict.fromkeys(OUTCOMES, 0),
         "cluster": CLUSTER,
         "certificate_expires": 1_800_000_000.0,
-        "routers": [{**of_router, **router.snapshot(), **process, "number": 0}],
+        "routers": [{**of_router, **router.snapshot(), **process, "number": 0, "pid": 10, "version": "1.0"}],
         "workers": [
-            {**of_worker, **worker.snapshot(), **process, "shard": 0, "max_connections": 9000},
-            {"shard": 1, "restarts": 2},
+            {**of_worker, **worker.snapshot(), **process, **new, "shard": 0, "max_connections": 9000},
+            {"shard": 1, "restarts": 2, "pid": 12},
+            {"shard": 2, "restarts": 2, "pid": None},
         ],
     }
 
@@ -81,6 +83,8 @@ def test_the_page_has_every_number() -> None:
     assert (below["0.001"], below["0.0015"], below["5"], below["+Inf"]) == (0, 1, 1, 2)
     cpu = [tuple(one.labels.values()) for one in samples if one.name == "farm_cpu_seconds_total"]
     assert sorted(cpu) == [("router", "0", ""), ("supervisor", "", ""), ("worker", "", "0")]
+    running = {tuple(one.labels.values()): one.value for one in samples if one.name == "farm_processes"}
+    assert running == {("router", "1.0"): 1, ("supervisor", "1.0"): 1, ("worker", "1.1"): 1, ("worker", ""): 1}
     (build,) = (one for one in samples if one.name == "farm_build_info")
     assert (build.labels["version"], build.labels["python"]) == ("1.0", "3.11.7")
 

@@ -16,7 +16,8 @@ from farm.config import Resolved
 @with_admin_port
 @with_settings("--admin-port")
 def command(as_json: bool, url: str | None, token_file: Path | None, resolved: Resolved) -> int:
-    """Show a running farm: a row a router or worker, with its pid, state, connections and memory.
+    """Show a running farm: a row a router or worker, with its pid, state, connections and memory, and with
+    its version where it is not the supervisor's.
 
     \b
     Examples:

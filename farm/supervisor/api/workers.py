@@ -20,6 +20,8 @@ class WorkerRow(msgspec.Struct):
     state: str
     """up, joining, silent or down."""
     restarts: int
+    version: str | None = None
+    """Of the code that it runs."""
     connections: int | None = None
     max_connections: int | None = None
     devices: int | None = None

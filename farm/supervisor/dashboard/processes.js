@@ -4,12 +4,13 @@ const processes = {};
 
 function makeProcesses() {
   processes.table = h("div", {});
+  processes.versions = h("p", { class: "note", role: "status" });
   processes.replacement = h("p", { class: "note", role: "status" });
   processes.reload = h("div", { class: "stack" });
   processes.button = h("div", { class: "buttons" });
   processes.cluster = h("div", {});
   put($("processes"),
-    card("Routers and workers", processes.table, processes.replacement),
+    card("Routers and workers", processes.table, processes.versions, processes.replacement),
     card("Reload", processes.reload, processes.button),
     processes.cluster);
 }
@@ -31,6 +32,7 @@ function drawProcesses() {
   if (!status || state.view !== "processes") return;
   keepingFocus(processes.table, () => fill(processes.table, processTable(status)));
   fill(processes.reload, reloadFacts(status));
+  write(processes.versions, status.version_note ? `Versions: ${status.version_note}.` : "");
   const last = status.last_replacement;
   write(processes.replacement, last ? replacementText(last) : "");
   fill(processes.cluster, status.cluster && clusterCard(status.cluster));
@@ -51,13 +53,13 @@ function keepingFocus(container, draw) {
 function processTable(status) {
   const cpu = (name) => (overview.history.processes[name]?.cpu || [null]).slice(-1)[0];
   const row = (name, of, numbers, buttons) => [
-    name, stateOf(of.state), numbers, bytes(of.memory), cores(cpu(name)), duration(of.age ?? of.running), count(of.restarts),
+    name, stateOf(of.state), of.version || "–", numbers, bytes(of.memory), cores(cpu(name)), duration(of.age ?? of.running), count(of.restarts),
     of.pid === null ? "–" : String(of.pid), buttons];
   const rows = [
     ...status.routers.map((of) => row(`router ${of.number}`, of, of.addresses === undefined ? "–" : plural(of.addresses, "address", "addresses"), "")),
     ...status.workers.map((of) => row(`worker ${of.shard}`, of, of.connections === undefined ? "–" : plural(of.connections, "connection"), workerButtons(of))),
   ];
-  const columns = [["Process"], ["State"], ["Holds", "number"], ["Memory", "number"], ["CPU", "number"], ["Runs for", "number"], ["Restarts", "number"], ["pid", "number"], [""]];
+  const columns = [["Process"], ["State"], ["Version"], ["Holds", "number"], ["Memory", "number"], ["CPU", "number"], ["Runs for", "number"], ["Restarts", "number"], ["pid", "number"], [""]];
   return table("Routers and workers", mayAct() ? columns : columns.slice(0, -1), mayAct() ? rows : rows.map((cells) => cells.slice(0, -1)));
 }
 
