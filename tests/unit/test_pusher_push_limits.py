@@ -68,6 +68,37 @@ async def test_pusher_what_is_refused_is_not_counted_as_stored(rig: Rig, tmp_pat
     assert [(await app.post(event(f"cache-{name}")))[0] for name in "bcd"] == [503] * 3
 
 
+@in_rig()
+async def test_pusher_what_the_store_did_not_take_is_not_counted_as_stored(rig: Rig, tmp_path: Path) -> None:
+    app = pusher_app.App(rig, tmp_path, limits={"store_bytes_per_application": 2 * (EVENT_BYTES + 100)}, cache_ttl=60)
+    big, small = ({"name": "x", "data": "d" * size} for size in (80, 1))
+    assert (await app.post(small | {"channel": "cache-a"}))[0] == 200
+    rig.store.failing = True
+    failed = [await app.post(big | {"channels": list(names)}) for names in (["cache-a"], ["cache-b"], ["cache-c"])]
+    assert [status for status, _ in failed] == [503] * 3
+    rig.store.failing = False
+    assert (await app.post(big | {"channels": ["cache-b", "cache-c"]}))[0] == 403  # the small one is still there
+    assert [(await app.post(big | {"channel": f"cache-{name}"}))[0] for name in "ab"] == [200, 200]
+    assert (await app.post(big | {"channel": "cache-c"}))[0] == 403
+
+
+def test_pusher_what_was_not_stored_is_undone_only_while_nothing_has_followed_it() -> None:
+    kept = KeptBytes(10_000)
+    first = kept.keep("a", [(b"1", 100)], 0, 10)
+    second = kept.keep("a", [(b"1", 200)], 1, 11)
+    assert first is not None and second is not None
+    kept.not_stored("a", b"1", first[b"1"])
+    assert kept.of("a", 1) == EVENT_BYTES + 200
+    kept.not_stored("a", b"1", second[b"1"])
+    assert kept.of("a", 1) == EVENT_BYTES + 100
+    third = kept.keep("a", [(b"2", 5)], 2, 12)
+    assert third is not None
+    assert kept.of("a", 12) == 0
+    kept.not_stored("a", b"2", third[b"2"])
+    kept.not_stored("unknown", b"2", third[b"2"])
+    assert kept.of("a", 12) == 0
+
+
 @given(
     st.lists(
         st.tuples(
@@ -86,7 +117,7 @@ def test_what_applications_store_is_what_has_not_expired(steps: list[tuple[str, 
         after = there | {key: EVENT_BYTES + size for key, size in events.items()}
         may = sum(after.values()) <= max(4000, sum(there.values()))
         asked = [(bytes([key]), size) for key, size in events.items()]
-        assert kept.keep(app, asked, now, now + ttl) == may
+        assert (kept.keep(app, asked, now, now + ttl) is not None) == may
         if may:
             model |= {(app, key): (EVENT_BYTES + size, now + ttl) for key, size in events.items()}
         there = after if may else there

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +15,7 @@ from router.core.operations import Done
 from router.core.push_limits import retry_after
 from router.dialects.app_server import Context
 from router.dialects.pusher.directory import Directory
-from router.dialects.pusher.kept import KeptBytes
+from router.dialects.pusher.kept import Change, KeptBytes
 from router.dialects.pusher.operations import BUSY, OFTEN, OVER, TOO_MUCH_KEPT, Counts, Publish, PublishKept, Sent
 from router.dialects.pusher.protocol import (
     BAD_REQUEST,
@@ -51,6 +51,7 @@ from router.http.message import Response
 from router.store.base import Append
 
 _encode = msgspec.json.Encoder().encode
+_NO_CHANGES: Final[Mapping[bytes, Change]] = {}
 _ACCEPTED: Final = Response(202, b"{}")
 _NOT_KEPT: Final = error_response(NOT_KEPT, "", WAIT)
 _PARTLY: Final = error_response(NOT_KEPT, "Not all of it could be sent; some of it may have been", WAIT)
@@ -266,8 +267,8 @@ class Publishing:
 
     # ------------------------------------------------------------------ at the owner
 
-    def _may_keep(self, kept: KeptBytes, asked: PublishKept) -> bool:
-        """Whether the application may have what is to be stored, which is counted then."""
+    def _keep(self, kept: KeptBytes, asked: PublishKept) -> Mapping[bytes, Change] | None:
+        """Count what is to be stored. Returns: see `KeptBytes.keep`; None: the application may not have it."""
         cached = [
             (address, len(event.name) + len(channel) + len(event.data))
             for event in asked.events
@@ -275,10 +276,12 @@ class Publishing:
             if is_cache(channel)
         ]
         now = self._unix_time()
-        if not cached or kept.keep(asked.app, cached, now, now + self._options.cache_ttl):
-            return True
-        self._counters.limited_store_bytes_per_application += 1
-        return False
+        if not cached:
+            return _NO_CHANGES
+        changes = kept.keep(asked.app, cached, now, now + self._options.cache_ttl)
+        if changes is None:
+            self._counters.limited_store_bytes_per_application += 1
+        return changes
 
     def _perform_limited(self, key: bytes, asked: Publish, done: Done) -> None:
         assert self._to_channel is not None
@@ -295,16 +298,25 @@ class Publishing:
             done(OVER if messages.over else BUSY)
             return
         kept = self._kept
-        if kept is not None and isinstance(asked, PublishKept) and not self._may_keep(kept, asked):
-            done(TOO_MUCH_KEPT)
-            return
+        app, changes = "", _NO_CHANGES
+        if kept is not None and isinstance(asked, PublishKept):
+            may_be = self._keep(kept, asked)
+            if may_be is None:
+                done(TOO_MUCH_KEPT)
+                return
+            app, changes = asked.app, may_be
+
+        def not_stored(address: bytes) -> None:
+            if kept is not None and address in changes:
+                kept.not_stored(app, address, changes[address])
+
         logged = _Logged()
         for event in asked.events:
             start, end = event_start(event.name), event_end(event.data)
             for address, channel in event.channels:
                 frame = f"{start}{_encode(channel).decode()}{end}"
                 if is_cache(channel):
-                    self._publish_logged(address, frame, event.exclude, logged)
+                    self._publish_logged(address, frame, event.exclude, logged, not_stored)
                 else:
                     messages.publish(address, frame, event.exclude)
         if not asked.wanted:
@@ -318,11 +330,14 @@ class Publishing:
 
         self._directory.when_counted(asked.wanted, [address for address, _ in channels], counted)
 
-    def _publish_logged(self, key: bytes, frame: str, exclude: str, logged: _Logged) -> None:
+    def _publish_logged(
+        self, key: bytes, frame: str, exclude: str, logged: _Logged, not_stored: Callable[[bytes], None]
+    ) -> None:
         messages = self._messages
 
         def done(status: int, end: AfterOffset | None) -> None:
             if status != m.OK:
+                not_stored(key)
                 messages.publish(key, frame, exclude)
             logged.done(status)
 
