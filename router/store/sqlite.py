@@ -161,8 +161,6 @@ class SqliteStore:
             records = records | {CEILING: (writes.ceiling.to_bytes(8, "big"), 0)}
         if writes.puts or writes.removals or records or writes.logs:
             self._write(db, writes, records, now, results)
-            if self._gone is not None:
-                self._gone.tell("evicted", writes.removals)
             self._guess(db, writes, records)
         if reads or writes.logs:
             read(db, writes, reads, now, results)
@@ -227,6 +225,8 @@ class SqliteStore:
             db.execute(WRITE_NUL, (*(_NUL.sub(stand_in, part) for part in rows), now, bodies, self._nul))
         else:
             db.execute(WRITE, (*rows, now, bodies))
+        if self._gone is not None:  # it is committed, whatever becomes of the answer
+            self._gone.tell("evicted", writes.removals)
         if self._refusals:
             refused, results.evicted = db.execute(
                 "SELECT (SELECT json_group_array(json_array(device, slot)) FROM refused),"

@@ -27,14 +27,20 @@ class GoneRows:
         """A transaction begins."""
         self._rows.clear()
         if self._db is not db:
-            db.create_function("note_gone", 3, lambda *row: self._rows.append(row))
+            db.create_function("note_gone", 3, self._note)
             db.execute(_TRIGGER)
             self._db = db
 
+    def _note(self, device: str, slot: str, version: int) -> None:
+        self._rows.append((device, slot, version))
+
     def tell(self, why: str, but: Container[tuple[bytes, str]] = ()) -> None:
-        """It is committed. but: these were asked for."""
-        for text, slot, version in self._rows:
-            device = b64decode(text)
+        """It is committed, and nothing of it is told twice. but: these were asked for."""
+        rows, self._rows = self._rows, []
+        for text, slot, version in rows:
+            try:
+                device = b64decode(text, validate=True)
+            except ValueError:  # which somebody else has written: of all others there is something to tell
+                continue
             if (device, slot) not in but:
                 self._gone(why, device, slot, version)
-        self._rows.clear()

@@ -31,6 +31,7 @@ from support.stores import (
     item,
     puts,
     read_log,
+    with_store,
 )
 
 from router.common.item import Item
@@ -417,3 +418,27 @@ def test_a_file_of_the_first_schema_is_brought_up_to_date(path: Path) -> None:
     in_sqlite(path, test)
     with sqlite3.connect(path) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+
+
+def test_a_sweep_that_fails_midway_is_told_when_it_is_made(path: Path) -> None:
+    gone: list[tuple[str, bytes, str, int]] = []
+
+    async def test(store: Store) -> None:
+        assert isinstance(store, SqliteStore)
+        await store.apply(puts(A, item("x", 1, expires=NOW + 1)), Reads(), NOW)
+        await store.apply(Writes(logs=[event(A, "1", NOW + 1)]), Reads(), NOW)
+        db = store.file.db()
+        db.execute("INSERT INTO inbox VALUES ('not ours!', 'y', 1, 2, ?, 0, NULL)", (NOW + 1,))
+        db.execute("CREATE TEMP TRIGGER fails BEFORE DELETE ON main.event BEGIN SELECT RAISE(ABORT, 'broken'); END")
+        with pytest.raises(StoreError):
+            await store.sweep(NOW + 2, 1000)
+        assert gone == []  # nothing has gone
+        db.execute("DROP TRIGGER fails")
+        assert await store.sweep(NOW + 2, 1000) == 3
+        assert gone == [("expired", A, "x", 1)]
+        await store.sweep(NOW + 2, 1000)
+        assert len(gone) == 1
+
+    store = SqliteStore(OPTIONS, path)
+    store.watch(lambda *one: gone.append(one))
+    trio.run(with_store, store, test)
