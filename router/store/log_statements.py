@@ -21,8 +21,7 @@ CREATE TABLE event (channel TEXT NOT NULL, position INTEGER NOT NULL, expires IN
     sequence INTEGER NOT NULL, bytes INTEGER NOT NULL, id TEXT NOT NULL, headers TEXT NOT NULL, body TEXT NOT NULL,
     PRIMARY KEY (channel, position)) STRICT, WITHOUT ROWID;"""
 
-MIGRATE_1: Final = f"""
-BEGIN IMMEDIATE;
+FROM_FIRST: Final = f"""
 ALTER TABLE head RENAME TO head_1;
 ALTER TABLE event RENAME TO event_1;
 {LOG_TABLES}
@@ -33,10 +32,8 @@ INSERT INTO head SELECT channel, epoch, last, h.expires, 0, count(position), coa
 DROP TABLE head_1;
 DROP TABLE event_1;
 UPDATE meta SET epoch = {{epoch}};
-PRAGMA user_version = 2;
-COMMIT;
 """
-"""From the first schema, whose events had neither time nor ID, and all offsets."""
+"""Makes the second schema of the first one, whose events had neither time nor ID, and all offsets."""
 
 # What is not the usual course of an append goes to a table whose trigger does it: `ended`, a log that has come to its
 # end or has events that have; `overfull`, one that has too many: first a few are looked at, and only if these were not

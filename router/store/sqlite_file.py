@@ -25,8 +25,7 @@ from router.common.files import FileError, open_own, take_folder, what_to_do
 from router.common.numbers import next_epoch
 from router.common.settings import StoreOptions
 from router.store.base import BadBatchError, StoreError
-from router.store.log_statements import MIGRATE_1
-from router.store.statements import SCHEMA, SCHEMA_VERSION, SWEPT, batch_sql
+from router.store.statements import SCHEMA, SCHEMA_VERSION, SWEPT, batch_sql, migration
 from router.store.thread import StoreThread
 
 BUSY_TIMEOUT_S: Final = 5.0
@@ -221,9 +220,9 @@ class SqliteFile:
         tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         if version < 0 or (tables if version == 0 else not tables.issuperset(name for name, *_ in SWEPT)):
             raise StoreError(f"store {self._path}: the file is some other program's database; move it away")
-        if version == 1:
+        if 0 < version < SCHEMA_VERSION:
             (epoch,) = db.execute("SELECT epoch FROM meta").fetchone()
-            db.executescript(MIGRATE_1.format(epoch=next_epoch(epoch, self._router, self._unix_time())))
+            db.executescript(migration(version, next_epoch(epoch, self._router, self._unix_time())))
         if version == 0:
             db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             db.executescript(SCHEMA.format(epoch=next_epoch(0, self._router, self._unix_time())))

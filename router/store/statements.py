@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from router.common.messages import EVERYTHING
@@ -9,10 +10,13 @@ from router.common.numbers import MAX_ROUTERS, ROUTER_BITS
 from router.common.settings import StoreOptions
 from router.store.base import LARGE_BODY, MAX_OFFSET
 from router.store.changes import KEEP_EXPIRY
-from router.store.log_statements import FEW_DROPPED, HEAD_ENDED, LOG_BATCH, LOG_TABLES, NEVER
+from router.store.log_statements import FEW_DROPPED, FROM_FIRST, HEAD_ENDED, LOG_BATCH, LOG_TABLES, NEVER
 from router.store.memory import crowd
 
-SCHEMA_VERSION: Final = 2
+MIGRATIONS: Final = (FROM_FIRST,)
+"""What makes a schema of the one before, in order: the first makes the second. Another one comes behind, with what it
+changes in SCHEMA. Each may name the epoch for logs that begin now. All that a file needs are one transaction."""
+SCHEMA_VERSION: Final = 1 + len(MIGRATIONS)
 
 # Bodies come last, so that a look at the expiry of a row with a long body does not read its overflow pages.
 # `urgency` holds the body's length in bytes too, 8 times that is added to it: to know the length of a text, SQLite
@@ -31,6 +35,13 @@ INSERT INTO meta VALUES ({{epoch}});
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
+
+
+def migration(version: int, epoch: int, steps: Sequence[str] = MIGRATIONS) -> str:
+    """What brings a file of this schema up to date. epoch: for logs that begin now."""
+    work = "".join(step.format(epoch=epoch) for step in steps[version - 1 :])
+    return f"BEGIN IMMEDIATE;{work}PRAGMA user_version = {1 + len(steps)};\nCOMMIT;"
+
 
 # The temporary half of the schema, made anew by each start, so that it may hold limits and call into Python.
 # Of the three triggers for a put, the last is for an item that may take the place of others where there may be no room:
