@@ -17,6 +17,7 @@ from router.common.partitions import PARTITIONS
 from router.common.settings import EndpointOptions, RouterOptions, TokenOptions
 from router.common.token import parse_keys
 from router.dialects import DialectSpec, spoken
+from router.store.redis_keys import LAYOUT
 
 _FINGERPRINT_BYTES: Final = 8
 _SHOWN: Final = 200
@@ -49,6 +50,7 @@ def checks(settings: Settings, dialects: Iterable[DialectSpec], keys: Sequence[C
         "endpoint.url": _same(settings.get(EndpointOptions).url),
         "token.keys": Check(tuple(tokens[:1]), tuple(tokens)),
         "cluster.key": Check((keys[0].id,), tuple(key.id for key in keys)),
+        "layout of the keys in Redis": _same(str(LAYOUT)),
         "version of the link": _same(*map(str, wire.VERSIONS)),
         "version of the link between routers": _same(*map(str, peer_wire.PEER_VERSIONS)),
         "dialects": _same(" ".join(sorted(spec.name for spec in spoken(settings, dialects)))),

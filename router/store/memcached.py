@@ -30,8 +30,8 @@ from router.store.base import BadBatchError, Gone, Reads, Results, Store, StoreE
 from router.store.changes import UNCHANGED, Changed
 from router.store.findings import Finding
 from router.store.memcached_protocol import DIFFERS, DONE, SETTINGS, Entries, Entry, Statistics, delete, get, put
-from router.store.memcached_server import Server, ask, check_server
-from router.store.memcached_work import CEILING, GRACE_S, Layout, Work, Write, ceiling, check, works
+from router.store.memcached_server import NewerError, Server, ask, check_server
+from router.store.memcached_work import CEILING, GRACE_S, LAYOUT, Layout, Work, Write, ceiling, check, works
 
 _CHUNK: Final = 200
 """Entries of one request: a turn of the router's loop each."""
@@ -73,11 +73,13 @@ class MemcachedStore:
         self.used = 0
 
     def check(self) -> None:
-        """See `Store.check`. As at `open`, one server is enough."""
+        """See `Store.check`. As at `open`, one server is enough, but none may be a newer release's."""
         errors: list[str] = []
         for server in self._servers:
             try:
-                check_server(server.name, self._options.timeout)
+                check_server(server.name, self._options)
+            except NewerError:
+                raise
             except StoreError as error:
                 errors.append(str(error))
         if len(errors) == len(self._servers):
@@ -87,12 +89,15 @@ class MemcachedStore:
         """See `Store.watch`. What goes here goes without a word."""
 
     async def open(self) -> None:
-        """See `Store.open`. One server that can be reached is enough: the part of the others is refused meanwhile."""
+        """See `Store.open`. One server that can be reached is enough: the part of the others is refused meanwhile. None
+        may be a newer release's."""
         async with trio.open_nursery() as nursery:
             for server in self._servers:
                 nursery.start_soon(server.open)
         try:
             self._fail_if_all_are_away()
+            if newer := next((one.error for one in self._servers if isinstance(one.error, NewerError)), None):
+                raise newer
         except StoreError:
             await self.close()
             raise
@@ -255,8 +260,11 @@ def look_over(settings: Settings) -> list[Finding]:
     evicts = False
     for name in options.servers:
         try:
-            check_server(name, options.timeout)
+            check_server(name, options)
             statistics = ask(name, SETTINGS, Statistics(), options.timeout)
+        except NewerError as error:
+            found.append(Finding("memcached", "fail", str(error), f"data of layout {LAYOUT} or older"))
+            continue
         except StoreError as error:
             found.append(Finding("memcached", "fail", str(error), "a server that answers (memcached.servers)"))
             continue

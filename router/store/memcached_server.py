@@ -3,6 +3,9 @@
 While a server is away its part of each batch fails at once, so that no other part waits; it is looked for in the
 background. A connection on which an answer is overdue is given up: what was asked for may still come to pass. What was
 read over one connection is not written over another, because a server that was restarted counts anew.
+
+On each connection it is seen first which layout the entries have, and where nothing says so that is noted; so it is for
+a server that was restarted, too.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from router.common import logs
 from router.common.memcached_settings import MemcachedOptions, address
 from router.store.base import StoreError
 from router.store.memcached_protocol import (
+    DIFFERS,
     SETTINGS,
     STATISTICS,
     Entries,
@@ -27,14 +31,15 @@ from router.store.memcached_protocol import (
     ProtocolError,
     Statistics,
     get,
+    put,
 )
+from router.store.memcached_work import LAYOUT, Layout, layout
 
 OLDEST: Final = (1, 6)
 """The oldest memcached that has what is used here."""
 _RECEIVE_BYTES: Final = 262_144
 _HEAD_BYTES: Final = 512
 """What memcached may need of an entry's room for itself, besides its key."""
-_FAILURES: Final = (OSError, trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError, ProtocolError)
 
 
 class Reply(Protocol):
@@ -45,6 +50,26 @@ class Reply(Protocol):
 
 
 R = TypeVar("R", bound=Reply)
+
+
+class NewerError(StoreError):
+    """A newer release has written to the server."""
+
+    def __init__(self, name: str, prefix: str, found: int) -> None:
+        super().__init__(
+            f"memcached {name}: a newer release wrote what is under the prefix {prefix} (layout {found}, this release "
+            f"knows {LAYOUT}): start that release, restart memcached, or give this farm a memcached.prefix of its own"
+        )
+
+
+_FAILURES: Final = (
+    OSError,
+    trio.TooSlowError,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    ProtocolError,
+    NewerError,
+)
 
 
 class _Closed(OSError):
@@ -151,6 +176,7 @@ class Server:
                 await _exchange(stream, SETTINGS, settings)
                 await _exchange(stream, STATISTICS, statistics)
                 _check_version(statistics)
+                await _take(stream, self.name, self._options.prefix)
             except BaseException:
                 stream.socket.close()
                 raise
@@ -189,6 +215,23 @@ async def _exchange(stream: trio.SocketStream, request: bytes, reply: Reply) -> 
             raise OSError("it closed the connection within an answer")
 
 
+async def _take(stream: trio.SocketStream, name: str, prefix: str) -> None:
+    """See that this release knows the layout, and note which one is written from now on. Raises: NewerError."""
+    key = Layout(prefix, 0).mark
+    outcome = DIFFERS
+    while outcome == DIFFERS:  # another router has just noted it
+        entries = Entries()
+        await _exchange(stream, get([key]), entries)
+        entry = entries.found.get(key)
+        if layout(entry) > LAYOUT:
+            raise NewerError(name, prefix, layout(entry))
+        if entry is not None and layout(entry) == LAYOUT:
+            return
+        outcomes = Outcomes(1)
+        await _exchange(stream, put(key, b"%d" % LAYOUT, 0, entry), outcomes)
+        (outcome,) = outcomes.found
+
+
 def ask(name: str, request: bytes, reply: R, timeout: float) -> R:
     """Ask a server something from outside of trio. Raises: StoreError."""
     where = address(name)
@@ -209,12 +252,15 @@ def ask(name: str, request: bytes, reply: R, timeout: float) -> R:
     return reply
 
 
-def check_server(name: str, timeout: float) -> None:
-    """See, from outside of trio, whether a server could be used. Raises: StoreError."""
+def check_server(name: str, options: MemcachedOptions) -> None:
+    """See, from outside of trio, whether a server could be used. Raises: StoreError; NewerError."""
     try:
-        _check_version(ask(name, STATISTICS, Statistics(), timeout))
+        _check_version(ask(name, STATISTICS, Statistics(), options.timeout))
     except ProtocolError as error:
-        raise _unreachable(name, error, timeout) from None
+        raise _unreachable(name, error, options.timeout) from None
+    key = Layout(options.prefix, 0).mark
+    if (found := layout(ask(name, get([key]), Entries(), options.timeout).found.get(key))) > LAYOUT:
+        raise NewerError(name, options.prefix, found)
 
 
 def _check_version(statistics: Statistics) -> None:
@@ -227,6 +273,8 @@ def _check_version(statistics: Statistics) -> None:
 
 def _unreachable(name: str, error: Exception, timeout: float) -> StoreError:
     """What went wrong with a server, and what to do about it."""
+    if isinstance(error, StoreError):
+        return error
     if isinstance(error, ProtocolError):
         return StoreError(f"memcached {name}: it does not answer as memcached does ({error}); see memcached.servers")
     if isinstance(error, trio.TooSlowError | TimeoutError):

@@ -4,6 +4,7 @@
 |---|---|
 | `<prefix>i:<device>` | the inbox of a device: its items as one list in MessagePack, in order of slot |
 | `<prefix>r:<space>:<key>` | a record: 8 bytes of its expiry, then the value |
+| `<prefix>layout` | on each server: `LAYOUT` of the release that wrote there |
 
 Keys stand in hexadecimal. An inbox is one entry, so that it is read and written in one step, and is lost as a whole or
 not at all. An entry expires in memcached a little after what is in it has expired here. One that does not have this
@@ -38,6 +39,10 @@ from router.store.changes import (
 )
 from router.store.memcached_protocol import MAX_KEY, Entry
 
+LAYOUT: Final = 1
+"""Of all entries. It is raised when a release writes something that the one before would misread, and not else; an
+older release leaves a server alone that has a newer one. memcached lists no entries, so none can be brought up to date:
+a release that raises this reads both forms, or takes another name for what has changed."""
 CEILING: Final = ("mark", b"seq")
 """Name of the record that holds the last `Writes.ceiling`. It is there as soon as anything is."""
 GRACE_S: Final = 60
@@ -67,6 +72,11 @@ class Layout:
     def __init__(self, prefix: str, inbox_limit: int) -> None:
         self.prefix = prefix.encode()
         self.inbox_limit = inbox_limit
+
+    @property
+    def mark(self) -> bytes:
+        """Of the entry that holds `LAYOUT`."""
+        return self.prefix + b"layout"
 
     def inbox(self, device: bytes) -> bytes:
         """Of the inbox of a device."""
@@ -277,6 +287,11 @@ def check(layout: Layout, writes: Writes, now: int, room: int) -> None:
         layout.record(name)
     for name, change in writes.changes:
         make(name, change, now, lambda _: None, lambda *_: None)
+
+
+def layout(entry: Entry | None) -> int:
+    """What the entry `Layout.mark` holds: without one it is the first."""
+    return int(entry.value) if entry is not None and entry.value.isdigit() else 1
 
 
 def ceiling(entry: Entry | None) -> int:

@@ -34,6 +34,7 @@ from router.common.options import Settings
 from router.common.partitions import PARTITIONS, fixed_owners
 from router.common.redis_settings import RedisOptions
 from router.common.settings import Data, RouterOptions, StoreOptions
+from router.store import redis_layout
 from router.store.base import LARGE_BODY, BadBatchError, Gone, Reads, Results, Store, StoreError, Writes
 from router.store.findings import Finding
 from router.store.memory import crowd
@@ -105,7 +106,12 @@ class RedisStore:
 
     def check(self) -> None:
         """See `Store.check`."""
-        run_apart(self._servers.check)
+
+        async def main() -> None:
+            await self._servers.check()
+            await redis_layout.check(self._servers, self._redis)
+
+        run_apart(main)
 
     def watch(self, gone: Gone) -> None:
         """See `Store.watch`. What expires here goes by itself."""
@@ -289,23 +295,8 @@ def new_store(settings: Settings, router: int) -> Store:
 def keeps(settings: Settings) -> tuple[str, str] | None:
     """See `router.store.registry.StoreModule`: whether anything was ever written under the prefix."""
     options = settings.get(RedisOptions)
-    names = bases(options.prefix)
-
-    async def main() -> bool:
-        servers = _servers(options)
-        for primary, places in (await servers.of(range(PARTITIONS))).items():
-            connection = await primary.connect()
-            try:
-                with trio.fail_after(options.timeout):
-                    replies = await connection.call(*(("HEXISTS", fence(names[one]), "b") for one in places))
-            finally:
-                connection.abandon()
-            if any(reply != 0 for reply in replies):
-                return True
-        return False
-
-    with suppress(StoreError, trio.TooSlowError):
-        if not run_apart(main):
+    with suppress(StoreError):
+        if all(batch is None for (batch,) in run_apart(lambda: _servers(options).fences("b"))):
             return None
     where = f"Redis {place(options)}, under the prefix {options.prefix},"
     return where, "choose another redis.prefix"
@@ -319,6 +310,11 @@ def look_over(settings: Settings) -> list[Finding]:
     except StoreError as error:
         return [Finding("Redis", "fail", str(error), "a server that answers (redis.url)")]
     rows = [finding for server in found for finding in findings(server, options)]
+    if not any(row.status == "fail" for row in rows):
+        try:
+            rows.append(run_apart(lambda: redis_layout.finding(_servers(options))))
+        except StoreError as error:
+            rows.append(Finding("Redis data", "fail", str(error), "what can be read"))
     return [*rows, Finding("a 2xx means", "ok", promise(found[0], options), "")]
 
 

@@ -15,7 +15,8 @@ Beside these the first partition has `prefix:{t}:cluster:...`, the hosts of a cl
 one server, whole, and a script reaches all of it. The tags are such that each of 512 equal parts of the cluster's slots
 has one partition: however the slots are divided, each server has its share.
 
-The names are for ever: what another release wrote has to be found.
+The names are for ever: what another release wrote has to be found. What is changed all the same, in a name or in what
+stands under it, raises `LAYOUT`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Final
 
+LAYOUT: Final = 1
+"""Of all these keys. It is raised when a release writes something that the one before would misread, and not else: an
+older release leaves partitions of a newer layout alone, and hosts of a cluster have to have the same. What is stored is
+brought up to date by `migrations` in `redis_lua/ownership.lua`."""
 _TAGS: Final = """
 ru cv 7g 14 6y cr 7c 10 6u 029 7o bd 6q cz 7k 18 6l cg 7v 0oc 6h cc 7r by 6d 07 sv bu 9a 03 7z bq ae 4n 018 5t
 29 4j oz 5p 25 4f ov qt 21 4b or 5x at 3 36 5e ap 7 32 5a 0cc 4w og 5m ax 4s oc 5i kz 1p 69 0j 058 1t ee 0n ds

@@ -13,6 +13,7 @@ A partition has one hash, its fence:
 | `r` | run ID of the server |
 | `g` | no log counts as of an earlier epoch than this: raised with each other run ID |
 | `l` | epoch of the next log that is new |
+| `v` | layout of the partition's keys; without it the first |
 
 Every script compares the whole token. The epoch keeps out a router that was thought dead. The number of the connection
 keeps out what this router gave up: a batch whose outcome is unknown ends its connection, and no batch is sent on
@@ -34,7 +35,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from router.store.lease import Lease
-from router.store.redis_keys import fence
+from router.store.redis_keys import LAYOUT, fence
 from router.store.redis_scripts import ownership_script
 
 Command = tuple[bytes | str | int, ...]
@@ -47,6 +48,10 @@ class Held(Exception):
         super().__init__(holder)
         self.holder = holder
         self.left = left
+
+
+class Newer(Exception):
+    """A partition has a layout that this release does not know, which is the argument."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ class Ownership:
     def free(self, partitions: Collection[int]) -> Command:
         """Look whether partitions could be acquired. An older placement that has them cannot renew them any more."""
         places = sorted(partitions)
-        return self._command(places, "look", self.holder, self._lease_ms, *self._with_epochs(places))
+        return self._command(places, "look", self.holder, self._lease_ms, LAYOUT, *self._with_epochs(places))
 
     def acquire(self, partitions: Collection[int], run: bytes, unix_time: float) -> Command:
         """For partitions that are to be owned from now on, all or none, or that were owned before on another
@@ -95,6 +100,7 @@ class Ownership:
             "acquire",
             self.holder,
             self._lease_ms,
+            LAYOUT,
             int(unix_time * 1000),
             secrets.token_hex(8),
             self._connection,
@@ -106,7 +112,7 @@ class Ownership:
     def acquired(self, partitions: Collection[int], reply: list[Any]) -> bool:
         """The answer to that. Returns: whether they were owned all the time, as far as this router knows.
 
-        Raises: Held.
+        Raises: Held, Newer.
         """
         check_free(reply)
         places = sorted(partitions)
@@ -173,6 +179,11 @@ def owner(reply: list[bytes | None]) -> Owner | None:
 
 
 def check_free(reply: list[Any]) -> None:
-    """Raises: Held if the answer to `Ownership.free` or `acquire` is that another router has a partition."""
+    """The answer to `Ownership.free` or `acquire`.
+
+    Raises: Held if another router has a partition; Newer if one is a newer release's.
+    """
+    if len(reply) == 2 and isinstance(reply[1], int):
+        raise Newer(reply[1])
     if len(reply) == 3 and isinstance(reply[2], int):
         raise Held(reply[1].decode(errors="replace"), reply[2] / 1000)

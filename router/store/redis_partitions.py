@@ -13,7 +13,8 @@ from router.store.base import StoreError
 from router.store.lease import boottime
 from router.store.redis_batch import opening
 from router.store.redis_holder import HOLDER_FILE
-from router.store.redis_ownership import Held, Ownership
+from router.store.redis_layout import newer
+from router.store.redis_ownership import Held, Newer, Ownership
 from router.store.redis_primary import NotDurable, Primary
 from router.store.redis_renewer import RENEWALS, RENEWALS_ALONE, Renewer
 from router.store.redis_sentinel import place
@@ -72,6 +73,9 @@ class Partitions:
             try:
                 await self._acquire_all()
                 return
+            except Newer as error:
+                await self.servers.release()
+                raise StoreError(newer(self._redis, *error.args)) from None
             except Held as held:
                 if waited and boottime() >= waits_until:
                     await self.servers.release()
@@ -160,7 +164,7 @@ class Partitions:
     async def _own(self, primary: Primary, partitions: Collection[int]) -> None:
         """A connection to a server, on which those of these partitions that are this router's are acquired.
 
-        Raises: StoreError, Held.
+        Raises: StoreError, Held, Newer.
         """
         await primary.ready()
         missing = self.mine.intersection(partitions) - primary.partitions
@@ -184,6 +188,6 @@ class Partitions:
         """Have those of these that are this router's acquired on the connection that there is. Raises: StoreError."""
         try:
             await self._own(primary, partitions)
-        except Held:
+        except (Held, Newer):
             self.lose(self.mine)
             raise StoreError(self._why) from None

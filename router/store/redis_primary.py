@@ -164,7 +164,7 @@ class Primary:
     async def look(self, partitions: Collection[int]) -> None:
         """See whether partitions may be acquired, but for those that are not here. Nothing changes.
 
-        Raises: StoreError, Held.
+        Raises: StoreError, Held, Newer.
         """
         connection = self._there()
         async with self._within(connection, "looked for the owners of the partitions"):
@@ -176,7 +176,7 @@ class Primary:
         """Acquire partitions on this connection, but for those that are not here, or between two servers.
 
         Returns: whether they were this router's all the time.
-        Raises: NotDurable if they are acquired, and that is on no replica yet; StoreError; Held.
+        Raises: NotDurable if they are acquired, and that is on no replica yet; StoreError; Held; Newer.
         """
         connection = self._there()
         async with self._within(connection, "given the partitions"):

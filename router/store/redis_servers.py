@@ -12,7 +12,8 @@ from router.common.redis_address import Address
 from router.common.redis_settings import RedisOptions
 from router.store.base import StoreError
 from router.store.redis_cluster import Topology
-from router.store.redis_connection import Connection, connect
+from router.store.redis_connection import Command, Connection, checked, connect
+from router.store.redis_keys import bases, fence
 from router.store.redis_ownership import Ownership
 from router.store.redis_primary import Primary
 from router.store.redis_sentinel import connect_to_primary
@@ -24,6 +25,7 @@ class Servers:
 
     def __init__(self, options: RedisOptions, ownership: Ownership, unix_time: Callable[[], float]) -> None:
         self._options = options
+        self._bases = bases(options.prefix)
         self._ownership = ownership
         self._unix_time = unix_time
         self._topology = Topology(options) if options.cluster else None
@@ -87,6 +89,22 @@ class Servers:
         for primary in await self.of(range(PARTITIONS)):
             connection, _ = await primary.connected()
             connection.abandon()
+
+    async def fences(self, *fields: str) -> list[list[bytes | None]]:
+        """These fields of the fence of each partition, without owning it. Raises: StoreError."""
+        found: list[list[bytes | None]] = []
+        for primary, places in (await self.of(range(PARTITIONS))).items():
+            connection = await primary.connect()
+            try:
+                with trio.fail_after(self._options.timeout):
+                    commands: list[Command] = [("HMGET", fence(self._bases[place]), *fields) for place in places]
+                    replies = await connection.call(*commands)
+            except trio.TooSlowError:
+                raise StoreError(f"Redis {connection.name} does not answer within redis.timeout") from None
+            finally:
+                connection.abandon()
+            found += [checked(reply, connection.name) for reply in replies]
+        return found
 
     async def look(self) -> list[Server]:
         """What they say of themselves. Raises: StoreError."""

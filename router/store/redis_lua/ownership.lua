@@ -8,12 +8,19 @@
 -- partition: if it finds another holder, it leaves its name in the fence, and the other one cannot renew any more. One
 -- that is older than a holder there has been gets nothing.
 --
--- look: holder, lease, then for each partition the epoch that the holder has ('': none) and its beginning. A partition
+-- A fence says which layout the keys of its partition have (`LAYOUT` of redis_keys.py); where it says nothing that is the
+-- first. A partition with a newer one than this release knows is not touched. One with an older one is brought up to
+-- date as it is acquired: `migrations[n]` makes layout n + 1 of layout n. It is given the beginning of the partition's
+-- keys, and reaches what can be named from there, such as the inboxes of `full`; where that is not enough, the scripts
+-- have to read both forms, and it is left out. A server that is killed has all of it or nothing, as of every script; but
+-- what fails keeps what it has done, unmarked, so that a migration may be made twice.
+--
+-- look: holder, lease, layout, then for each partition the epoch that the holder has ('': none) and its beginning. A partition
 --   is free if it was never owned, or has the holder's name or epoch, or its lease has run out; but not for a placement
 --   that is older than its holder, or than one that has left its name. Returns: the time; and if one is not free the
---   holder that it has, and for how long.
--- acquire: holder, lease, a new epoch's number and nonce, number of the connection, run, router; then likewise for each
---   partition. With the holder's epoch it is resumed. If one is not free, nothing is acquired. Returns: the time, and
+--   holder that it has, and for how long; or if one is of a newer layout, that.
+-- acquire: holder, lease, layout, a new epoch's number and nonce, number of the connection, run, router; then likewise
+--   for each partition. With the holder's epoch it is resumed. If one is not free, nothing is acquired. Returns: the time, and
 --   token and ceiling of each; or as `look`.
 -- renew: lease, then an epoch and a beginning for each. Returns: the time, and the places of those that have another
 --   epoch; or of all of them, if a newer placement has left its name.
@@ -21,6 +28,7 @@
 local time = call('TIME')
 local clock = time[1] * 1000 + floor(time[2] / 1000)
 local EPOCH = '^(%d+:[^:]*):'
+local migrations = {}
 
 local function epoch_of(token)
   return token and string.match(token, EPOCH)
@@ -41,14 +49,20 @@ local function ends_at(until_then, holder)
 end
 
 local what, from = args[3], 6
-if what == 'acquire' then from = 11 elseif what == 'renew' then from = 5 end
+if what == 'look' then from = 7 elseif what == 'acquire' then from = 12 elseif what == 'renew' then from = 5 end
 
 if what == 'look' or what == 'acquire' then
-  local holder, lease, number = args[4], tonumber(args[5]), tonumber(args[6])
+  local holder, lease, layout, number = args[4], tonumber(args[5]), tonumber(args[6]), tonumber(args[7])
   local found = {}
   for at = from, #args, 2 do
-    local fence = call('HMGET', args[at + 1] .. 'fence', 't', 'h', 'u', 'q', 'r', 'l', 'w')
+    local fence = call('HMGET', args[at + 1] .. 'fence', 't', 'h', 'u', 'q', 'r', 'l', 'w', 'v')
     local epoch = epoch_of(fence[1])
+    local stored = epoch and (tonumber(fence[8]) or 1) or layout
+    if stored > layout then return {clock, stored} end
+    found[at] = {fence, epoch, stored}
+  end
+  for at = from, #args, 2 do
+    local fence, epoch = found[at][1], found[at][2]
     for _, other in ipairs({fence[2], fence[7]}) do
       if newer(other, holder) then return {clock, other, lease} end
     end
@@ -65,16 +79,18 @@ if what == 'look' or what == 'acquire' then
       end
       if what == 'acquire' then number = math.max(number, tonumber(string.match(epoch, '^%d+')) + 1) end
     end
-    found[at] = {fence, epoch}
   end
   local answer = {clock}
   if what == 'look' then return answer end
-  local nonce, connection, run, router = args[7], args[8], args[9], tonumber(args[10])
+  local nonce, connection, run, router = args[8], args[9], args[10], tonumber(args[11])
   for at = from, #args, 2 do
     local key, fence, epoch = args[at + 1] .. 'fence', found[at][1], found[at][2]
     if args[at] == '' or epoch ~= args[at] then epoch = string.format('%.0f:%s', number, nonce) end
     local token = epoch .. ':' .. connection
-    call('HSET', key, 't', token, 'h', holder, 'u', at == from and clock + lease or KEYS[1])
+    for version = found[at][3], layout - 1 do
+      if migrations[version] then migrations[version](args[at + 1]) end
+    end
+    call('HSET', key, 't', token, 'h', holder, 'u', at == from and clock + lease or KEYS[1], 'v', layout)
     if fence[7] then call('HDEL', key, 'w') end
     if fence[5] ~= run then
       local first = tonumber(fence[6]) or 0
