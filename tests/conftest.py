@@ -21,8 +21,8 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # What tests/install-servers has fetched.
-for folder in ("sbin", "bin"):
-    os.environ["PATH"] += os.pathsep + str(farm_fixture.ROOT / ".venv" / "servers" / "usr" / folder)
+for folder in ("usr/sbin", "usr/bin", "bin"):
+    os.environ["PATH"] += os.pathsep + str(farm_fixture.ROOT / ".venv" / "servers" / folder)
 
 
 def pytest_collection_finish() -> None:
