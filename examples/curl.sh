@@ -7,12 +7,23 @@
 #   curl.sh pushstream CHANNEL TEXT
 set -eu
 FARM=${FARM:-http://localhost:8081}
+usage() {
+  echo "usage: curl.sh $1" >&2
+  exit 2
+}
 send() { curl --silent --show-error --fail-with-body "$@"; }
 
-case $1 in
-simplepush) send --request PUT --data "version=$3" "$2" ;;
-webpush) send --request POST --header 'TTL: 3600' "$2" ;; # TTL, in seconds, is needed
+case ${1-} in
+simplepush)
+  [ $# = 3 ] || usage "simplepush ENDPOINT VERSION"
+  send --request PUT --data "version=$3" "$2"
+  ;;
+webpush)
+  [ $# = 2 ] || usage "webpush ENDPOINT"
+  send --request POST --header 'TTL: 3600' "$2" # TTL, in seconds, is needed
+  ;;
 pusher)
+  [ $# = 4 ] || usage "pusher CHANNEL EVENT JSON"
   quoted() { printf '%s' "$1" | sed 's/[\\"]/\\&/g'; } # the data is JSON in a string
   body="{\"name\": \"$(quoted "$3")\", \"channels\": [\"$2\"], \"data\": \"$(quoted "$4")\"}"
   md5=$(printf '%s' "$body" | openssl dgst -md5 -r | cut -d ' ' -f 1)
@@ -21,11 +32,15 @@ pusher)
   send --data-raw "$body" "$FARM/apps/1/events?$query&auth_signature=$signature"
   ;;
 gopush2)
+  [ $# = 3 ] || usage "gopush2 KEY TEXT"
   token=$(openssl rand -hex 16)
   send --get --data-urlencode "key=$2" --data "token=$token" "$FARM/ch" >&2
   send --data-raw "$3" "$FARM/pub?key=$2&expire=600" >&2 # it waits 600 s for a device that is away
   echo "$token"
   ;;
-pushstream) send --data-raw "$3" "$FARM/pub?id=$2" ;;
-*) echo "curl.sh: no dialect $1" >&2 && exit 2 ;;
+pushstream)
+  [ $# = 3 ] || usage "pushstream CHANNEL TEXT"
+  send --data-raw "$3" "$FARM/pub?id=$2"
+  ;;
+*) usage "simplepush|webpush|pusher|gopush2|pushstream ..." ;;
 esac

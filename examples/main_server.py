@@ -4,6 +4,8 @@ python -m hypercorn --bind 127.0.0.1:8000 main_server:app
 farm start --set auth.url=http://127.0.0.1:8000/auth
 """
 
+import sys
+
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -20,3 +22,7 @@ async def auth(request: Request) -> Response:
 
 
 app = Starlette(routes=[Route("/auth", auth, methods=["GET", "POST"])])
+
+if __name__ == "__main__":
+    print("usage: python -m hypercorn --bind 127.0.0.1:8000 main_server:app", file=sys.stderr)
+    sys.exit(2)

@@ -1,9 +1,17 @@
 // Trigger an event with Pusher's own library, pointed here. Needs: npm install pusher
 // Usage: node pusher_send.mjs http://localhost:8081 CHANNEL EVENT JSON
 // Id, key and secret are those of pusher_apps.json, with which the farm was started (pusher.apps).
-import Pusher from "pusher";
+const [farm, channel, event, json] = process.argv.slice(2);
+let data;
+try {
+  data = JSON.parse(json);
+  new URL(farm);
+} catch {
+  console.error("usage: node pusher_send.mjs http://localhost:8081 CHANNEL EVENT JSON");
+  process.exit(2);
+}
 
-const [farm, channel, event, data] = process.argv.slice(2);
+const { default: Pusher } = await import("pusher");
 const { hostname, port, protocol } = new URL(farm);
 const pusher = new Pusher({
   appId: "1",
@@ -14,5 +22,11 @@ const pusher = new Pusher({
   useTLS: protocol === "https:",
 });
 
-const answer = await pusher.trigger(channel, event, JSON.parse(data)); // throws if the farm refuses
-console.log(answer.status, await answer.text()); // 200 {}
+try {
+  const answer = await pusher.trigger(channel, event, data);
+  console.log(answer.status, await answer.text()); // 200 {}
+} catch (error) {
+  // 429, 503 and no answer: again later, after Retry-After. Anything else is wrong with the request.
+  console.error(error.message, error.status ?? "", error.body ?? error.error?.message ?? "");
+  process.exit(1);
+}

@@ -1,6 +1,10 @@
 <?php
 // Trigger an event, with nothing but PHP itself. Usage: php pusher_send.php http://localhost:8081 CHANNEL EVENT JSON
 // Id, key and secret are those of pusher_apps.json, with which the farm was started (pusher.apps).
+if ($argc !== 5) {
+    fwrite(STDERR, "usage: php pusher_send.php http://localhost:8081 CHANNEL EVENT JSON\n");
+    exit(2);
+}
 [, $farm, $channel, $event, $data] = $argv;
 [$id, $key, $secret] = ["1", "shop-key", "shop-secret"];
 
@@ -16,6 +20,11 @@ $query = http_build_query([
 $signature = hash_hmac("sha256", "POST\n$path\n$query", $secret);
 
 $request = ["method" => "POST", "header" => "Content-Type: application/json", "content" => $body, "ignore_errors" => true];
-$answer = file_get_contents("$farm$path?$query&auth_signature=$signature", false, stream_context_create(["http" => $request]));
-echo $http_response_header[0] ?? "no answer", " $answer\n"; // HTTP/1.1 200 OK {}
-exit(str_contains($http_response_header[0] ?? "", " 200 ") ? 0 : 1);
+$answer = @fopen("$farm$path?$query&auth_signature=$signature", "r", false, stream_context_create(["http" => $request]));
+if (!$answer) {
+    fwrite(STDERR, error_get_last()["message"] . "\n");
+    exit(1);
+}
+$status = stream_get_meta_data($answer)["wrapper_data"][0];
+echo $status, " ", stream_get_contents($answer), "\n"; // HTTP/1.1 200 OK {}
+exit(str_contains($status, " 200 ") ? 0 : 1); // 429 and 503: again later, after Retry-After

@@ -5,6 +5,10 @@ require "net/http"
 require "openssl"
 
 farm, channel, event, data = ARGV
+unless ARGV.length == 4 && farm.match?(%r{\Ahttps?://})
+  warn "usage: ruby pusher_send.rb http://localhost:8081 CHANNEL EVENT JSON"
+  exit 2
+end
 id, key, secret = "1", "shop-key", "shop-secret"
 
 path = "/apps/#{id}/events"
@@ -19,6 +23,10 @@ query = URI.encode_www_form(
 signature = OpenSSL::HMAC.hexdigest("SHA256", secret, "POST\n#{path}\n#{query}")
 
 address = URI("#{farm}#{path}?#{query}&auth_signature=#{signature}")
-answer = Net::HTTP.post(address, body, "Content-Type" => "application/json")
+begin
+  answer = Net::HTTP.post(address, body, "Content-Type" => "application/json")
+rescue SystemCallError, SocketError, IOError, Timeout::Error, OpenSSL::SSL::SSLError => error
+  abort error.message
+end
 puts "#{answer.code} #{answer.body}" # 200 {}
-exit answer.code == "200"
+exit answer.code == "200" # 429 and 503: again later, after Retry-After

@@ -11,12 +11,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
 import websocket
+from support.admin_api import api
 from support.chromium import Chromium, Tab, find_chromium
 from support.farm_fixture import PATIENCE_S, ROOT, Farm, curl, environ, running_farm, until
 from support.gopush2 import new_key
@@ -32,6 +34,7 @@ from support.webpush_demo import Receiver, decoded
 EXAMPLES: Final = ROOT / "examples"
 LEFT_THERE: Final = ("node_modules", "package*.json", "*.pem", "__pycache__")
 """By who has run them in their folder."""
+PROGRAMS: Final = (".php", ".rb", ".mjs", ".py", ".sh")
 DATA: Final = {"text": 'Grüße "<&>" \\', "number": 7}
 
 
@@ -88,6 +91,25 @@ def shell(farm: Farm) -> Interpreter:
     return Interpreter(["sh", "curl.sh"], {"FARM": farm.url(""), "NO_PROXY": "*"})
 
 
+def says_where(done: subprocess.CompletedProcess[str]) -> bool:
+    """Whether a program has ended with a stack trace, which helps nobody who has only called it wrongly."""
+    return "Traceback" in done.stderr or "    at " in done.stderr or len(done.stderr.splitlines()) > 2
+
+
+def interpreter_of(name: str) -> Interpreter:
+    ways = {".php": php, ".rb": ruby, ".mjs": node, ".py": lambda: Interpreter([sys.executable], {})}
+    return Interpreter(["sh"], {}) if name == "curl.sh" else ways[Path(name).suffix]()
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.iterdir() if path.suffix in PROGRAMS))
+def test_wrong_usage_is_one_line_of_help(folder: Path, name: str) -> None:
+    for arguments in [(), ("simplepush",)] if name == "curl.sh" else [(), ("nonsense", *"abcdef")]:
+        done = run(interpreter_of(name), folder, name, *arguments)
+        assert done.returncode == 2 and not done.stdout, done
+        assert done.stderr.startswith("usage: ") and len(done.stderr.splitlines()) == 1, done
+    assert not list(folder.glob("*.pem")), "nothing is left behind"
+
+
 # ---------------------------------------------------------------------- senders
 
 
@@ -106,18 +128,19 @@ def subscribed(farm: Farm, channel: str) -> Iterator[Any]:
 
 @pytest.mark.parametrize("name", ["pusher_send.php", "pusher_send.rb", "pusher_send.mjs", "curl.sh"])
 def test_an_event_by(farm: Farm, folder: Path, name: str) -> None:
-    ways = {".php": php, ".rb": ruby, ".mjs": lambda: node("pusher")}
+    if name == "pusher_send.mjs":
+        npm_file("pusher/package.json")
     if name == "curl.sh":
         interpreter, first = shell(farm), ["pusher"]
     else:
-        interpreter, first = ways[Path(name).suffix](), [name, farm.url("")]
+        interpreter, first = interpreter_of(name), [name, farm.url("")]
     with subscribed(farm, "news") as message:
         printed = succeeded(interpreter, folder, *first, "news", "hello", json.dumps(DATA, ensure_ascii=False))
         event = message()
         assert (event["event"], event["channel"], json.loads(event["data"])) == ("hello", "news", DATA)
     assert printed.endswith("{}\n") or printed == "{}"
     refused = run(interpreter, folder, *first, "no such channel!", "hello", "{}")
-    assert refused.returncode != 0
+    assert refused.returncode != 0 and not says_where(refused), refused
 
 
 def test_an_encrypted_push(farm: Farm, folder: Path) -> None:
@@ -154,31 +177,65 @@ def test_curl(farm: Farm, folder: Path) -> None:
 # ---------------------------------------------------------------------- devices
 
 
-def test_a_device_in_python(farm: Farm, folder: Path) -> None:
-    with printing(sys.executable, "simplepush_device.py", farm.device_url, cwd=folder) as lines:
+LOADED: Final = 0.2
+"""What the dice show: devices come back after LOADED x 10 s, so that a test need not wait for all of them."""
+DICE_OF_PYTHON: Final = f"""
+import random, runpy, sys
+random.random = lambda: {LOADED}
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+DICE_OF_NODE: Final = f"--import=data:text/javascript,Math.random=()=>{LOADED}"
+
+
+def let_go(farm: Farm) -> None:
+    """Replace the only worker; returns when its devices have been let go."""
+    status, begun = api(farm, "POST", "/workers/0/restart")
+    assert status == 200, begun
+
+    def over() -> bool:
+        last = api(farm, "GET", "/workers")[1]["replacement"]
+        return bool(last["number"] == begun["number"] and last["outcome"] != "running")
+
+    until(over, "the worker is replaced")
+
+
+def test_a_device_in_python_that_comes_back(farm: Farm, folder: Path) -> None:
+    python = [sys.executable, "-c", DICE_OF_PYTHON, "simplepush_device.py"]
+    with printing(*python, farm.device_url, cwd=folder) as lines:
         endpoint = next(lines)
         for version in (1, 2):
             assert put(endpoint, version) == 200
             assert next(lines).endswith(f" {version}")
+        let_go(farm)
+        assert put(endpoint, 3) in (200, 202)
+        assert next(lines).endswith(" 3")
 
 
-def test_a_device_in_node_that_has_a_token(farm: Farm, folder: Path) -> None:
+def test_a_device_in_node_that_comes_back_with_another_token(farm: Farm, folder: Path) -> None:
     (program,), key = node("ws").command, new_key()
-    token = succeeded(shell(farm), folder, "gopush2", key, "before it came").strip()
-    with printing(program, "gopush2_device.mjs", farm.device_url[:-1], key, token, cwd=folder) as lines:
+    command = [program, DICE_OF_NODE, "gopush2_device.mjs", farm.device_url[:-1], key, farm.url("")]
+    succeeded(shell(farm), folder, "gopush2", key, "before it came")
+    with printing(*command, cwd=folder) as lines:
         assert next(lines).endswith(" before it came")
         succeeded(shell(farm), folder, "gopush2", key, "now")
         assert next(lines).endswith(" now")
+        let_go(farm)
+        succeeded(shell(farm), folder, "gopush2", key, "meanwhile")
+        assert next(lines).endswith(" meanwhile")
 
 
-def test_a_subscriber_in_node(farm: Farm, folder: Path) -> None:
+def test_a_subscriber_in_node_that_misses_nothing(farm: Farm, folder: Path) -> None:
     (program,), news = node().command, new_channel()
     address = f"http://127.0.0.1:{farm.device_port}/ev/{news}"
-    with printing(program, "pushstream_device.mjs", address, cwd=folder) as lines:
+    with printing(program, DICE_OF_NODE, "pushstream_device.mjs", address, cwd=folder) as lines:
         assert next(lines) == "connected"
-        for text in ("one", "two"):
-            assert curl("--data", text, farm.url(f"/pub?id={news}")).status == 200
-            assert json.loads(next(lines))["text"] == text
+        for texts in (["before any event"], ["one", "two"]):
+            let_go(farm)
+            for text in texts:
+                assert curl("--data", text, farm.url(f"/pub?id={news}")).status == 200
+            told = [line for line in islice(lines, 1 + len(texts)) if line != "connected"]
+            assert [json.loads(line)["text"] for line in told] == texts
 
 
 # ---------------------------------------------------------------------- web pages
@@ -211,6 +268,10 @@ def test_web_pages(farm: Farm, folder: Path, tmp_path: Path) -> None:
         endpoint = until(lambda: found if (found := text("endpoint")).startswith("http") else "", "the endpoint")
         assert put(endpoint, 9) == 200
         until(lambda: text("updates").endswith(" 9"), "the update")
+        tab.evaluate(f"(Math.random = () => {LOADED}, null)")
+        let_go(farm)
+        assert put(endpoint, 10) in (200, 202)
+        until(lambda: text("updates").endswith(" 10"), "the update, after it has come back")
 
         tab.open(site.url(f"/pusher_echo.html?port={farm.device_port}"))
         until(lambda: text("state") == "subscribed", "the subscription")
