@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from bench.errors import BenchError
 from bench.interrupt import Interrupt
@@ -24,6 +24,8 @@ from bench.machine.ports import free_ports
 from bench.server_process import START_SECONDS, environment, remove_stale_folders, spawn, stop_group, wait_until_up
 from bench.store_servers.running import StoreServers
 from router.common import store_kinds
+from router.common.admin_address import AddressError, AdminAddress, token_of_file
+from router.common.files import FileError
 
 START_SECONDS_A_WORKER: Final = 0.5
 _NEEDS_MORE: Final = re.compile(r"^(dialects\.\w+) needs a store with ", re.MULTILINE)
@@ -47,7 +49,7 @@ class Status:
 class Farm:
     """A farm that answers. `supervisor` is its pid if the bench started it; `router`: where app servers reach it, empty
     if that is not known; `store`: the servers of its store that were started for it; `others`: where its other
-    hosts take devices; `proxy`: the pid of what was started in front of it."""
+    hosts take devices; `proxy`: the pid of what was started in front of it; `token`: for its admin port."""
 
     address: Address
     host: str
@@ -59,14 +61,16 @@ class Farm:
     store: StoreServers | None = None
     others: tuple[Address, ...] = ()
     proxy: int | None = None
+    token: str = field(default="", repr=False)
 
     def status(self) -> Status | None:
         """The farm's status, None if there is no admin port to ask."""
         if not self.admin:
             return None
-        code, body = get(self.admin, "/status")
+        code, body = get(self.admin, "/status", self.token)
         if code != 200:
-            raise BenchError(f"GET {self.admin}/status answered {code} (--admin '' does without)")
+            hint = "--token-file gives a token" if code in (401, 403) else "--admin '' does without"
+            raise BenchError(f"GET {self.admin}/status answered {code} ({hint})")
         try:
             return read_status(json.loads(body))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -102,12 +106,13 @@ def read_status(body: dict[str, Any]) -> Status:
     )
 
 
-def get(base: str, path: str) -> tuple[int, bytes]:
-    """One GET; raises BenchError if nothing answers."""
+def get(base: str, path: str, token: str = "") -> tuple[int, bytes]:
+    """One GET; raises BenchError if nothing answers. base: without a token in it."""
     parts = urlsplit(base)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=10)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=10)
     try:
-        connection.request("GET", path, headers=_authorization(parts.password))
+        connection.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
         response = connection.getresponse()
         return response.status, response.read()
     except (OSError, http.client.HTTPException) as error:
@@ -116,17 +121,12 @@ def get(base: str, path: str) -> tuple[int, bytes]:
         connection.close()
 
 
-def _authorization(password: str | None) -> dict[str, str]:
-    """For the admin port of a farm that has a token: `http://:TOKEN@host:8082`, or the farm's own variable."""
-    token = unquote(password) if password else os.environ.get("FARM_ADMIN_TOKEN", "")
-    return {"Authorization": f"Bearer {token}"} if token else {}
-
-
-def attach(url: str, admin: str) -> Farm:
-    """A farm that runs already.
+def attach(url: str, admin: str, token_file: Path | None = None) -> Farm:
+    """A farm that runs already. admin: its admin port, or "". token_file: with the token for it; else one that stands
+    in `admin`, or for this machine the farm's own variable, FARM_ADMIN_TOKEN.
 
     Raises:
-      BenchError: not a `ws://` URL, or nothing by that name.
+      BenchError: not a `ws://` URL, or nothing by that name; no address of an admin port, or no token in the file.
     """
     parts = urlsplit(url)
     if parts.scheme != "ws" or not parts.hostname:
@@ -135,7 +135,19 @@ def attach(url: str, admin: str) -> Farm:
         address = resolve(parts.hostname, parts.port or 80)
     except OSError as error:
         raise BenchError(f"--url {url}: {error}") from None
-    return Farm(address, parts.netloc, parts.path or "/", admin.rstrip("/"))
+    farm = Farm(address, parts.netloc, parts.path or "/", "")
+    if admin:
+        try:
+            place = AdminAddress.of(admin)
+            farm.token = place.token if token_file is None else token_of_file("--token-file", token_file)
+        except AddressError as error:
+            raise BenchError(f"--admin {error}") from None
+        except FileError as error:
+            raise BenchError("; ".join(error.problems)) from None
+        if not farm.token and place.may_have():
+            farm.token = os.environ.get("FARM_ADMIN_TOKEN", "")
+        farm.admin = place.url
+    return farm
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.errors import BenchError
 from bench.farm_process import Farm, attach, dialects_off, started
@@ -12,14 +13,15 @@ from bench.store_servers.choices import CHOICES, DEFAULT
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which farm: one that runs (`url`, and `admin` for its status), or one started for the run with this `store`, see
-    `bench.store_servers.choices`."""
+    """Which farm: one that runs (`url`, and `admin` for its status, with the token in `token_file`), or one started for
+    the run with this `store`, see `bench.store_servers.choices`."""
 
     url: str = ""
     admin: str = ""
     workers: int = 2
     store: str = DEFAULT
     settings: tuple[str, ...] = ()
+    token_file: Path | None = None
 
     def open(self, stack: ExitStack, interrupt: Interrupt, spoken: str) -> Farm:
         """Reach it, or start it until the stack is closed. spoken: the dialect of the run.
@@ -28,7 +30,7 @@ class Target:
           BenchError: it is not there, did not come up, or has a store that can't keep what this dialect needs.
         """
         if self.url:
-            farm = attach(self.url, self.admin)
+            farm = attach(self.url, self.admin, self.token_file)
             if (status := farm.status()) is not None and status.python:
                 farm.settings["python"] = status.python  # not ours
             return farm

@@ -7,12 +7,15 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
-from farm.admin_tokens import admin_tokens, token_of_file
+from farm.admin_tokens import admin_tokens
 from farm.control import ControlError
+from farm.settings import AdminOptions
+from router.common.admin_address import AddressError, AdminAddress, token_of_file
 from router.common.files import FileError
 from router.common.options import Settings
 from router.common.settings import Listen
@@ -21,6 +24,10 @@ API: Final = "/api/v1"
 TIMEOUT_S: Final = 5.0
 ACTION_S: Final = 15.0
 """What asks a router, or has it do something, may take longer than the status."""
+_WITHHELD: Final = (
+    "it wants a token, and that of the settings was not sent: it is for this machine, listen.admin_host and "
+    "admin.hosts; give --token-file"
+)
 MAX_ANSWER_BYTES: Final = 16 * 2**20  # a row a worker; whatever answers with more is no farm
 
 
@@ -52,31 +59,37 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 class AdminClient:
     """The admin port of one farm."""
 
-    def __init__(self, url: str, token: str = "") -> None:
-        """url: with or without a path, which is left out. Raises: ControlError for what is no URL."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ControlError(f"{url}: expected an http:// or https:// URL")
-        self.url = f"{parts.scheme}://{parts.netloc}"
+    def __init__(self, address: AdminAddress, token: str = "", withheld: bool = False) -> None:
+        """token: what is sent. withheld: there is one in the settings that this address is not sent."""
+        self.url = address.url
         self._token = token
+        self._withheld = withheld
         # Directly, never through a proxy; and nobody else gets the token.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
 
     @classmethod
     def of(cls, settings: Settings, url: str | None = None, token_file: Path | None = None) -> AdminClient:
-        """That of the farm with these settings, or at this URL, with the token of the settings or in this file.
+        """That of the farm with these settings, or at this URL, with the token that was given for it (in the file, or
+        in the URL), or that of the settings where it is meant for it (`router.common.admin_address`).
 
         Raises: ControlError.
         """
         try:
+            address = AdminAddress.of(url or base_url(settings))
+            if token_file is not None and address.token:
+                raise ControlError("--token-file and a token in --url: give one of them")
             if token_file is not None:
-                token = token_of_file("--token-file", token_file)
-            else:
-                tokens = admin_tokens(settings)
-                token = (tokens.act or tokens.read).decode()
+                return cls(address, token_of_file("--token-file", token_file))
+            if address.token:
+                return cls(address, address.token)
+            if not address.may_have((settings.get(Listen).admin_host, *settings.get(AdminOptions).hosts)):
+                return cls(address, withheld=_has_token(settings))
+            tokens = admin_tokens(settings)
+        except AddressError as error:
+            raise ControlError(f"--url: {error}") from None
         except FileError as error:
             raise ControlError(*error.problems) from None
-        return cls(url or base_url(settings), token)
+        return cls(address, (tokens.act or tokens.read).decode())
 
     def status(self) -> Mapping[str, Any]:
         """The whole farm's status. Raises: ControlError if nothing answers there, or something that is no farm."""
@@ -105,6 +118,8 @@ class AdminClient:
             with self._opener.open(request, timeout=timeout) as answer:
                 found = json.loads(answer.read(MAX_ANSWER_BYTES))
         except urllib.error.HTTPError as exc:
+            if exc.code == HTTPStatus.UNAUTHORIZED and self._withheld:
+                raise ControlError(f"{self.url}: {_WITHHELD}") from None
             raise _refusal(url, exc) from None
         except TimeoutError:
             raise ControlError(f"{url}: no answer within {timeout:g} s: is the supervisor stopped?") from None
@@ -118,6 +133,11 @@ class AdminClient:
         if not isinstance(found, dict):
             raise ControlError(f"{url}: no status in the answer: expected a JSON object")
         return found
+
+
+def _has_token(settings: Settings) -> bool:
+    options = settings.get(AdminOptions)
+    return any((options.token, options.token_file, options.read_token, options.read_token_file))
 
 
 def _joined(url: str, path: tuple[str, ...]) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from farm.settings import TOKEN, AdminOptions
-from router.common.files import FileError, read_secret
+from farm.settings import AdminOptions
+from router.common.admin_address import is_loopback, token_of_file
+from router.common.files import FileError
 from router.common.options import Settings
 from router.common.settings import Listen
 
-_MAX_BYTES: Final = 4096
 _REMEDY: Final = (
     "listen.admin_host is {}, so others may reach the admin port: set admin.token_file (or admin.token), or listen on "
     "127.0.0.1"
@@ -47,31 +46,6 @@ def problems(settings: Settings) -> list[str]:
         return list(error.problems)
     host = settings.get(Listen).admin_host
     return [] if tokens or is_loopback(host) else [_REMEDY.format(host)]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether this address or name is of this machine alone."""
-    if host.lower().rstrip(".") == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
-
-
-def token_of_file(name: str, path: Path) -> str:
-    """The token in a file. name: of what names the file. Raises: FileError."""
-    try:
-        text = read_secret(path, _MAX_BYTES).decode("ascii").strip()
-    except UnicodeDecodeError:
-        text = ""
-    except FileError as error:
-        raise FileError(*(f"{name}: {problem}" for problem in error.problems)) from None
-    if not TOKEN.fullmatch(text):
-        raise FileError(f"{name}: {path} holds no token: 16 to 512 visible characters, as `openssl rand -hex 32` makes")
-    return text
 
 
 def _one(name: str, token: str, file: str) -> bytes:

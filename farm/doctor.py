@@ -30,6 +30,7 @@ from farm.control import ControlError, pid_file, running_pid
 from farm.machine import Machine
 from farm.supervisor.expiry import DAY_S, SOON_DAYS
 from router.common import tls
+from router.common.admin_address import is_loopback
 from router.common.interpreter import Interpreter
 from router.common.options import Settings
 from router.common.settings import Data, Listen, RouterOptions, StoreOptions
@@ -334,7 +335,7 @@ def admin(s: Subject) -> Iterator[Check]:
         yield Check(name, "fail", problem, "a token that only its owner can read", "docs/admin-api.md")
     if not wrong:
         tokens = admin_tokens.admin_tokens(s.settings)
-        here = admin_tokens.is_loopback(host)
+        here = is_loopback(host)
         found = f"{host}, {'with a token' if tokens else 'without a token'}"
         yield Check(name, "ok", found, "any" if here else "a token")
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar
 
 from router.common import option_texts as texts
+from router.common.admin_address import TOKEN
 from router.common.options import Section, option
-
-TOKEN: Final = re.compile(r"[!-~]{16,512}")
-"""A token of the admin port."""
 
 
 @dataclass(frozen=True)

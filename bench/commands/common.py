@@ -22,6 +22,7 @@ from bench.render import terminal
 from bench.render.folder import write
 from bench.runs.speaking import Speaking
 from bench.target import Target
+from router.common.admin_address import without_token
 
 REPORT_COLUMNS: Final = 120
 LEAST_WORKERS: Final = 2
@@ -102,7 +103,8 @@ def target_of(farm: dict[str, Any], devices: int) -> Target:
         )
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     workers = farm["workers"] or workers_for(devices, LEAST_WORKERS, hard)
-    return Target(farm["url"], farm["admin"], workers, farm["store"], tuple(farm["settings"]))
+    settings = tuple(farm["settings"])
+    return Target(farm["url"], farm["admin"], workers, farm["store"], settings, farm["token_file"])
 
 
 def perform(command: str, options: dict[str, Any], run: Callable[[Interrupt, Progress], dict[str, Any]]) -> Document:
@@ -111,6 +113,9 @@ def perform(command: str, options: dict[str, Any], run: Callable[[Interrupt, Pro
     options = dict(options)
     json_file, folder, name = (options.pop(key, "") for key in ("json_file", "out_folder", "out_name"))
     pictures = options.pop("pictures", True)
+    if "admin" in options:
+        options["admin"] = without_token(options["admin"])
+        del options["token_file"]
     name = name or command
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

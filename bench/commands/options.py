@@ -1,6 +1,7 @@
 """Options that several commands of `farm bench` have."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
@@ -57,6 +58,12 @@ def _farm_options(store: Callable[[Command], Command]) -> Callable[[Command], Co
                     show_default=True,
                     metavar="URL",
                     help="Its admin port, for /status. Empty: no memory and CPU of the farm.",
+                ),
+                click.option(
+                    "--token-file",
+                    type=click.Path(path_type=Path),
+                    metavar="FILE",
+                    help="File with a token of that admin port.",
                 ),
                 click.option(
                     "--workers",

@@ -21,10 +21,11 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from farm.admin_tokens import AdminTokens, admin_tokens, is_loopback
+from farm.admin_tokens import AdminTokens, admin_tokens
 from farm.settings import AdminOptions
 from farm.supervisor.api.frame import ACT, FORBIDDEN, MISDIRECTED, PREFIX, READ, ROLE, UNAUTHORIZED, error
 from router.common import logs, pages
+from router.common.admin_address import is_loopback
 from router.common.errors import MendableError
 from router.common.options import Settings
 from router.common.settings import Listen

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.bench import ended
 
+from bench.commands.common import perform
 from bench.errors import BenchError
 from bench.farm_process import attach, get, started
 from bench.interrupt import Interrupt
@@ -46,6 +47,38 @@ def test_a_url_is_taken_apart() -> None:
     )
 
 
+URL = "ws://127.0.0.1:90/"
+SECRET = "s" * 32
+
+
+def test_a_token_goes_where_it_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "token"
+    file.write_text("f" * 32)
+    file.chmod(0o600)
+    monkeypatch.setenv("FARM_ADMIN_TOKEN", SECRET)
+    assert attach(URL, "http://127.0.0.1:91").token == SECRET
+    assert attach(URL, "https://localhost:91/").token == SECRET
+    for elsewhere in ("http://192.0.2.1:91", "https://farm.example:91", "http://127.0.0.1.example:91"):
+        assert attach(URL, elsewhere).token == ""
+        assert attach(URL, elsewhere, file).token == "f" * 32
+    given = attach(URL, "http://:s%2Fecret@192.0.2.1:91/x")
+    assert (given.admin, given.token) == ("http://192.0.2.1:91", "s/ecret")
+    assert "ecret" not in repr(given)
+
+
+@pytest.mark.parametrize("admin", ["http://:secret@host:port", "ftp://:secret@host", "http://:secret@", "//:secret@[x"])
+def test_a_wrong_address_is_shown_without_its_token(admin: str) -> None:
+    with pytest.raises(BenchError, match="expected an http:// or https:// URL") as error:
+        attach(URL, admin)
+    assert "secret" not in str(error.value)
+
+
+def test_no_token_is_in_what_a_run_writes() -> None:
+    options = {"admin": "http://:secret@192.0.2.1:91", "token_file": Path("token"), "devices": 3}
+    written = perform("connect", options, lambda interrupt, progress: {})
+    assert written["options"] == {"admin": "http://192.0.2.1:91", "devices": 3}
+
+
 def test_a_farm_is_started_and_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_farm(tmp_path, monkeypatch, broken=False)
     monkeypatch.setenv("FARM_STORE_KIND", "memory")
@@ -62,10 +95,7 @@ def test_a_farm_is_started_and_stopped(tmp_path: Path, monkeypatch: pytest.Monke
         ]
         assert "FARM_STORE_KIND" not in seen["env"]
         assert seen["token"] is None
-        place = farm.admin.removeprefix("http://")
-        assert json.loads(get(f"http://:s%2Fecret@{place}", "/")[1])["token"] == "Bearer s/ecret"
-        monkeypatch.setenv("FARM_ADMIN_TOKEN", "of the variable")
-        assert json.loads(get(farm.admin, "/")[1])["token"] == "Bearer of the variable"
+        assert json.loads(get(farm.admin, "/", "s/ecret")[1])["token"] == "Bearer s/ecret"
         assert farm.supervisor is not None
     assert not Path(seen["cwd"]).exists()
     assert ended(farm.supervisor)
