@@ -49,7 +49,8 @@ Runner = Callable[[int, list[int]], int]
 """What a forked process does: with its number and the descriptors that it inherits, until its exit code."""
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
-_HOME: Final = str(Path(__file__).resolve().parents[2])
+# As it was found, not resolved: an operator may put new code there by replacing a symbolic link.
+_HOME: Final = str(Path(__file__).absolute().parents[2])
 # Everything that can fail while modules are imported is sent to the client, this module's import too. It runs the code
 # that the client runs, and none of the folder in which that was started: Python would look there first.
 _BOOT: Final = """
