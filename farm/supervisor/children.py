@@ -18,10 +18,10 @@ import msgspec
 import trio
 
 from farm.admin_tokens import without_tokens
+from farm.supervisor import interface
 from router.common import fork_server
 from router.common.fork_server import PACKET_BYTES
 from router.common.lifecycle import finish, notice
-from router.common.messages import LOWEST_PROTOCOL, PROTOCOL
 from router.common.options import Settings, as_mapping
 from router.common.priority import ORIGINAL
 
@@ -31,10 +31,6 @@ _WHY_BYTES: Final = 4096
 _COLLECT_TRIES: Final = 100
 _COLLECT_WAIT_S: Final = 0.02
 _END_S: Final = 1.0  # from the end of its socket to its own
-_OTHER_LINK: Final = (
-    "this version needs a restart (farm drain, then farm start): its processes speak versions {} to {} of the link "
-    "between workers and router, those that run {} to {}"
-)
 _SERVED: Final = "farm.supervisor.runners:served"
 
 
@@ -131,8 +127,11 @@ class ForkServer:
         self._lock = trio.Lock()
         self._number = 0
         self.version = ""
+        self.hello: dict[str, Any] = {}
+        """What its code says of itself (`farm.supervisor.interface`)."""
         try:
-            pid, pidfd, control = fork_server.start(_SERVED, as_mapping(without_tokens(settings)))
+            argument = interface.for_code(as_mapping(without_tokens(settings)))
+            pid, pidfd, control = fork_server.start(_SERVED, argument)
         except OSError as error:
             raise ForkServerFailed(f"cannot be started: {error.strerror or error}") from None
         with contextlib.suppress(OSError):  # it has ended: that is noticed below
@@ -158,11 +157,10 @@ class ForkServer:
                 raise
             if "ready" not in answer:
                 raise ForkServerFailed(str(answer.get("failed", answer)))
-            hello = answer["ready"]
-            lowest, highest = hello["link"]
-            if lowest > PROTOCOL or highest < LOWEST_PROTOCOL:
-                raise ForkServerFailed(_OTHER_LINK.format(lowest, highest, LOWEST_PROTOCOL, PROTOCOL))
-            server.version = str(hello.get("version", ""))
+            server.hello = answer["ready"]
+            if why := interface.why_not_run(server.hello):
+                raise ForkServerFailed(why)
+            server.version = str(server.hello.get("version", ""))
         except BaseException:
             server.close()
             raise

@@ -4,6 +4,7 @@ stderr. Nothing waits for it: a process whose event does not fit drops it."""
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -37,6 +38,12 @@ class LogSocket:
         """Close both."""
         self._ours.close()
         self.theirs.close()
+
+
+def is_log_socket(descriptor: int) -> bool:
+    """Whether what a process has inherited is one: all else is a stream."""
+    with socket.socket(fileno=os.dup(descriptor)) as inherited:
+        return inherited.type == socket.SOCK_DGRAM
 
 
 def copy_events(descriptor: int) -> None:

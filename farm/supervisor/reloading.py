@@ -20,7 +20,7 @@ import trio
 from farm.config import ConfigError
 from farm.control import DONE
 from farm.settings import FarmOptions
-from farm.supervisor import health
+from farm.supervisor import health, interface
 from farm.supervisor.children import Child, ForkServer, ForkServerFailed, SpawnRefused
 from farm.supervisor.reload_file import CUT_SHORT, REFUSED, ROLLED_BACK
 from farm.supervisor.replacing import END_S, failure, let_go
@@ -104,10 +104,16 @@ class Reload:
         return found, kept
 
     async def _started(self, settings: Settings) -> ForkServer:
+        processes = self._farm.processes
         try:
-            return await self._farm.processes.start_fork_server(settings)
+            found = await processes.start_fork_server(settings)
         except ForkServerFailed as error:
             raise _Failed(f"the new code does not start: {error}") from None
+        running = processes.fork_server
+        if running is not None and (why := interface.why_not_beside(found.hello, running.hello)):
+            found.close()
+            raise _Failed(f"the new code does not start: {why}")
+        return found
 
     async def _check(self, fork_server: ForkServer) -> None:
         """Make everything once, in a process that owns nothing."""

@@ -10,22 +10,26 @@ import farm.worker.main
 import router.process
 from farm.sections import all_sections
 from farm.settings import FarmOptions
-from farm.supervisor.log_socket import copy_events
+from farm.supervisor import interface
+from farm.supervisor.log_socket import copy_events, is_log_socket
 from router import __version__
 from router.common import lifecycle, tls
+from router.common.errors import MendableError
 from router.common.fork_server import Runner, Served, in_one_line
-from router.common.messages import LOWEST_PROTOCOL, PROTOCOL
 from router.common.options import from_mapping
 from router.common.tls import Contexts
 from router.common.tls_settings import TlsOptions
 
 
 def served(mapping: dict[str, Any]) -> Served:
-    """For `router.common.fork_server`, with the settings as a mapping.
+    """For `router.common.fork_server`, with the settings as a mapping, and what `farm.supervisor.interface` adds.
 
     Each process inherits its socket to the supervisor, its listeners (the check has none), and the socket that log
     events are sent to besides. An exception that ends it is sent on the first one.
+    Raises: MendableError if this supervisor cannot run this code.
     """
+    if why := interface.why_not_under(mapping):
+        raise MendableError(why)
     settings = from_mapping(all_sections(), mapping)
     # Before any process is forked: sessions are resumed in all of them.
     contexts, problems = _contexts(settings.get(TlsOptions))
@@ -52,7 +56,7 @@ def served(mapping: dict[str, Any]) -> Served:
 
     runners = {"check": check, "router": run_router, "worker": run_worker}
     reporting = {kind: _reporting(runner, problems if kind != "check" else []) for kind, runner in runners.items()}
-    return Served(reporting, "farm", {"version": __version__, "link": [LOWEST_PROTOCOL, PROTOCOL]})
+    return Served(reporting, "farm", {"version": __version__, **interface.of_code()})
 
 
 def _contexts(options: TlsOptions) -> tuple[Contexts | None, list[str]]:
@@ -71,7 +75,8 @@ def _reporting(runner: Runner, problems: list[str]) -> Runner:
             lifecycle.report_failure(descriptors[0], "; ".join(problems))
             return 1
         try:
-            copy_events(descriptors.pop())
+            if is_log_socket(descriptors[-1]):  # a supervisor of 0.1.0 may have none
+                copy_events(descriptors.pop())
             return runner(number, descriptors)
         except BaseException as error:
             lifecycle.report_failure(descriptors[0], in_one_line(error))

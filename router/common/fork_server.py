@@ -8,7 +8,7 @@ server exchange packets over one SOCK_SEQPACKET socket pair, one JSON object a p
                      {"spawn": kind, "number": n}                    with the descriptors that it inherits
                      {"alive": n}
     from the server  {"ready": {...}}                                once everything is imported; see `Served.hello`
-                     {"failed": why}                                 something cannot be imported
+                     {"failed": why}                                 something cannot be imported, or `function` refuses
                      {"spawned": pid}                                with its pidfd
                      {"refused": why}                                it could not be forked
                      {"alive": n}
@@ -37,6 +37,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+
+from router.common.errors import MendableError
 
 PACKET_BYTES: Final = 1_048_576
 MOST_DESCRIPTORS: Final = 64
@@ -145,6 +147,9 @@ def main(fd: int) -> int:
         module, _, function = asked["served"].partition(":")
         served: Served = getattr(importlib.import_module(module), function)(asked["argument"])
         setproctitle.setproctitle(f"{served.title}: fork server")
+    except MendableError as error:
+        control.send(msgspec.json.encode({"failed": str(error)}))
+        return 1
     except BaseException as error:  # new code may do anything while it is imported
         _tell_failure(control, error)
         return 1

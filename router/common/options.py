@@ -104,9 +104,13 @@ def as_mapping(settings: Settings) -> Mapping[str, Mapping[str, Any]]:
 
 
 def from_mapping(classes: Iterable[type[Section]], tables: Mapping[str, Mapping[str, Any]]) -> Settings:
-    """The tree again from what `as_mapping` gave, as it was sent to another process (tuples may have become lists)."""
+    """The tree again from what `as_mapping` gave, as it was sent to another process (tuples may have become lists).
+
+    That process may be of another release: what it did not know is at its default here, and what is not known here is
+    left out.
+    """
     sections = []
     for cls in classes:
-        values = tables[cls.SECTION]
-        sections.append(cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}))
+        values, known = tables.get(cls.SECTION, {}), {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        sections.append(cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}))
     return Settings(sections)

@@ -17,7 +17,7 @@ from farm.config_text import as_toml, render_default, toml_value
 from farm.settings import OWN_SECTIONS
 from farm.toml_lines import key_lines
 from router.common.option_texts import base_url, base_url_or_none, host, origin
-from router.common.options import Section, as_mapping, defaults, option
+from router.common.options import Section, as_mapping, defaults, from_mapping, option
 from router.common.settings import SECTIONS, Listen
 
 
@@ -471,3 +471,13 @@ def test_two_options_with_one_variable_are_a_mistake_of_ours() -> None:
 
     with pytest.raises(AssertionError, match="same environment variable"):
         load((Other, Clash), file=None, environ={})
+
+
+def test_settings_of_another_release_are_taken_as_far_as_both_know_them() -> None:
+    before = load(TREE, file=None, environ={}, assignments=[("--set", "sample.count", "4")])
+    tables = {name: dict(table) for name, table in as_mapping(before).items()}
+    tables["sample"] |= {"gone": 7}
+    tables["unheard_of"] = {"count": 1}
+    del tables["sample"]["ratio"]
+    found = from_mapping((*TREE, *REAL), tables)
+    assert as_mapping(found) == as_mapping(before) | as_mapping(defaults(REAL))

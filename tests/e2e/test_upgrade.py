@@ -1,0 +1,43 @@
+"""A farm whose code is replaced by that of a later release, and by this one again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from support import dialects, releases
+from support.farm_fixture import ROOT, Farm, command, reload, running
+
+
+def put(link: Path, tree: Path) -> None:
+    """Make the symbolic link name another tree, at one moment."""
+    new = link.with_suffix(".new")
+    new.symlink_to(tree)
+    new.rename(link)
+
+
+def test_a_later_release_is_reloaded_to_and_left_again_where_its_versions_allow_it(tmp_path: Path) -> None:
+    """The supervisor is of this release all the time. Where the code is, is said by a symbolic link."""
+    code = tmp_path / "current"
+    put(code, ROOT)
+    by_the_link = {"PYTHONSAFEPATH": "1"}  # the folder in which it is started is known by its true name
+    farm = Farm(tmp_path / "data", dialects.settings(tmp_path), workers=1, environment=by_the_link, root=code)
+
+    def check() -> None:
+        with dialects.reached(farm) as reached:
+            reached()
+
+    with running(farm):
+        before = farm.processes()
+        put(code, releases.much_newer(tmp_path / "much-newer"))
+        refused = command(farm, "reload", "--data", str(farm.data))
+        assert refused.returncode == 1
+        (line,) = refused.stderr.splitlines()
+        assert line.startswith("farm reload: refused: the new code does not start: this version needs a restart (")
+        assert farm.processes() == before
+        for tree in (releases.newer(tmp_path / "newer"), ROOT):
+            check()
+            put(code, tree)
+            reload(farm)
+            assert {row["state"] for rows in ("routers", "workers") for row in farm.wait_healthy()[rows]} == {"up"}
+        check()
+        assert not list(farm.events("process.died"))
