@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from support.compose import COMPOSE_FILE, DEPLOY, compose, instructions
+from support.compose import COMPOSE_FILE, DEPLOY, DOCKERFILE, compose, instructions
 from support.sources import ROOT
 
 SECRETS: Final = {"VALKEY_PASSWORD": "secret", "ADMIN_READ_TOKEN": "0123456789abcdef", "GRAFANA_PASSWORD": "secret"}
@@ -18,6 +18,12 @@ SECRETS: Final = {"VALKEY_PASSWORD": "secret", "ADMIN_READ_TOKEN": "0123456789ab
 def test_compose_keeps_to_its_schema() -> None:
     command = [Path(sys.executable).parent / "check-jsonschema", "--builtin-schema", "vendor.compose-spec"]
     run = subprocess.run([*command, COMPOSE_FILE], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+    command = [Path(sys.executable).parent / "hadolint", "--no-color", DOCKERFILE]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
 
 
