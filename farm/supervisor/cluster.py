@@ -35,6 +35,7 @@ from router.cluster.membership import (
     duties,
     isolated,
     new_id,
+    one_for_each,
     serving,
 )
 from router.cluster.registry import Registry
@@ -119,6 +120,11 @@ class Cluster:
         if self._off >= _OFF:
             found.append(f"cluster: the clock is {abs(self._registry.clock_offset):.1f} s off that of Redis")
         return found
+
+    @property
+    def lacks_router(self) -> bool:
+        """Whether no router is on this host, though one is to come: until then its router port is closed."""
+        return not self._farm.placed and self.snapshot is not None and one_for_each(self.snapshot, self.id)
 
     def elsewhere(self) -> int | None:
         """The number of a router on another host that can be asked; None: there is none."""

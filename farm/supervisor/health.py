@@ -12,7 +12,7 @@ from farm.supervisor.slot import Slot
 from farm.supervisor.status_links import Answers
 from farm.supervisor.versions import version_note
 from router import __version__
-from router.common.health import LEAVING, NO_ROOM, NO_ROUTER
+from router.common.health import LEAVING, NO_ROOM, NO_ROUTER, NO_ROUTER_HERE
 from router.common.interpreter import interpreter
 from router.common.memory import cpu_seconds, resident_bytes
 from router.common.settings import Listen
@@ -43,6 +43,8 @@ def _unready(farm: RunningFarm, answers: Answers, found: dict[str, Any]) -> list
     if not answers.complete or not all(slot.alive for slot in farm.placed):
         return [NO_ROUTER]
     reasons = [] if farm.cluster is None else list(farm.cluster.reasons)
+    if farm.cluster is not None and farm.cluster.lacks_router:
+        reasons.append(NO_ROUTER_HERE)
     reasons += list(dict.fromkeys(reason for answer in answers.of.values() for reason in answer.get("unready", ())))
     serving = [row for row in found["workers"] if row["state"] == "up"]
     if not serving:

@@ -28,6 +28,10 @@ class HostOfCluster(Protocol):
     def reasons(self) -> list[str]:
         """What is wrong with it."""
 
+    @property
+    def lacks_router(self) -> bool:
+        """Whether none is on it, though one is to come."""
+
     def fields(self) -> dict[str, Any] | None:
         """For the status: all hosts, and where the routers are."""
 

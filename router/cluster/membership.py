@@ -212,6 +212,11 @@ def serving(snapshot: Snapshot) -> set[str]:
     return {one.id for one in hosts if one.fit and not one.leaving and one.id not in out}
 
 
+def one_for_each(snapshot: Snapshot, me: str) -> bool:
+    """Whether there are as many routers as hosts that can have some, this one included: one is to come to it, then."""
+    return snapshot.routers >= len(serving(snapshot) | {me})
+
+
 def isolated(snapshot: Snapshot) -> set[str]:
     """IDs of the hosts without which all others reach each other: as few as possible, those with the most cut ways
     first, of equal ones that with the highest ID. So the larger side of a network that is cut in two remains, and of

@@ -21,6 +21,7 @@ PAGES: Final = frozenset((LIVE, READY, STATUS))
 LEAVING: Final = "the farm is about to stop"
 NO_ROOM: Final = "there is room for no connection"
 NO_ROUTER: Final = "no router answers"
+NO_ROUTER_HERE: Final = "no router is on this host yet"
 ROUTER_AWAY: Final = "a router has not answered for long"
 NOT_OWNED: Final = "the store has not confirmed in time that this router owns its part"
 CLOCK_OFF: Final = "the clocks of this host and of the store are too far apart"

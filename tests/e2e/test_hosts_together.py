@@ -15,6 +15,7 @@ from support.hosts import Hosts, across, known, name_of, placed, running_hosts
 from support.processes import stopped
 from support.several_routers import asks
 
+from router.common.health import NO_ROUTER_HERE
 from router.common.token import new_key
 
 ROUTERS = 5
@@ -148,6 +149,11 @@ def test_a_supervisor_that_stands_still_loses_its_routers_though_they_run(hosts:
     a, b, c = hosts.each
     with stopped(c.pid):
         until(lambda: sorted([*placed(a), *placed(b)]) == list(range(ROUTERS)), "the others have them", SOON_S)
+    # One readiness may stand for both ports, as a pod's does: not before there is a router port again.
+    until(lambda: NO_ROUTER_HERE.encode() in c.admin("/ready")[1], "it says that none is here")
+    until(lambda: c.admin("/ready")[0] == 200, "it is ready", SOON_S)
+    with Raw(c.router_port) as raw:
+        asks(raw)
     hosts.wait_divided()
 
 
@@ -181,6 +187,7 @@ def test_a_host_without_a_router_serves_its_devices_by_those_of_others(tmp_path:
         assert (placed(with_one), placed(without)) == ([0], [])
         with pytest.raises(ConnectionRefusedError):
             Raw(without.router_port)
+        assert without.admin("/ready")[0] == 200, "none is to come, and it has devices"
         with dialects.reached(across(devices=without, app_servers=with_one)) as check:
             check()
             assert [row["state"] for row in without.status()["workers"]] == ["up"]

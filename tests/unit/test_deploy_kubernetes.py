@@ -46,6 +46,11 @@ def test_probes_ask_what_the_farm_answers() -> None:
     assert settings()["listen"]["admin_host"] == "0.0.0.0", "the kubelet asks from outside of the pod"
 
 
+def test_there_is_a_router_for_every_pod() -> None:
+    """One without is ready all the same where none is to come, and its port for app servers is closed."""
+    assert settings()["router"]["routers"] >= 2 * resources("StatefulSet")["farm"]["spec"]["replicas"]
+
+
 def test_no_service_makes_variables_that_look_like_settings() -> None:
     services = resources("Service")
     assert services

@@ -21,6 +21,7 @@ from router.cluster.membership import (
     duties,
     isolated,
     new_id,
+    one_for_each,
     serving,
 )
 
@@ -60,6 +61,15 @@ def test_free_numbers_go_to_the_hosts_with_the_fewest() -> None:
     assert wishes(snapshot([host(A), host(B)], a=[0], b=[1], c=[2, 3])) == {"a": takes(2), "b": takes(3)}
     assert wishes(snapshot([host(A), host(B), host(C)], routers=2)) == {"a": takes(0), "b": takes(1)}
     assert decide(snapshot([host(A)]), B) == []
+
+
+def test_whether_a_router_is_to_come_to_each_host() -> None:
+    assert one_for_each(snapshot([host(A), host(B)], routers=2, a=[0, 1]), B)
+    assert not one_for_each(snapshot([host(A), host(B), host(C)], routers=2, a=[0], b=[1]), C)
+    # Where one is about to leave, or cannot have any, its own come to the others.
+    assert one_for_each(snapshot([host(A, leaving=True), host(B), host(C)], routers=2, a=[0], b=[1]), C)
+    assert one_for_each(snapshot([host(A), host(B, fit=False)], routers=2, a=[0, 1]), B)
+    assert not one_for_each(snapshot([host(A), host(B, fit=False)], routers=1, a=[0]), B)
 
 
 def test_one_router_moves_at_a_time_and_a_difference_of_one_moves_none() -> None:
