@@ -24,22 +24,26 @@ _encode: Final = msgspec.json.Encoder().encode
 _MAX_LINE: Final = 4096
 """Bytes: what a pipe takes at once, so that no line of another process comes between."""
 _SLOT_CHARS: Final = 400
+_LEVEL: Final = "info"
+_LOSS: Final = "warning"
+"""The levels of the lines: of what becomes of pushes, and of lines that are lost."""
 
 
 class PushLog:
-    """The lines that are not written yet. write: takes whole lines, and gives whether it could (`logs.write_lines`)."""
+    """The lines that are not written yet. write: takes whole lines of one level, and gives whether it could
+    (`logs.write_lines`)."""
 
     def __init__(
         self,
         max_waiting: int,
         process_fields: Mapping[str, object],
         unix_time: Callable[[], float] = time.time,
-        write: Callable[[bytes], bool] = logs.write_lines,
+        write: Callable[[bytes, str], bool] = logs.write_lines,
     ) -> None:
         self._most = max_waiting
         self._unix_time = unix_time
         self._write = write
-        self._head = {"level": "info", **process_fields}
+        self._head = {"level": _LEVEL, **process_fields}
         self._lines: deque[bytes] = deque()
         self._waiting = 0
         self._gone: deque[tuple[str, bytes, str, int]] = deque()  # from the store's thread
@@ -122,13 +126,12 @@ class PushLog:
                     break
                 size += len(line)
                 number += 1
-            if not self._write(b"".join(lines[at] for at in range(number))):
+            if not self._write(b"".join(lines[at] for at in range(number)), _LEVEL):
                 return
             for _ in range(number):
                 lines.popleft()
             self._waiting -= size
         if self._untold:
-            told = {"time": self._time(), **self._head, "level": "warning", "event": "push.lines_lost"}
-            lines.append(_encode(told | {"lines": self._untold}) + b"\n")
-            self._waiting += len(lines[-1])
-            self._untold = 0
+            told = {"time": self._time(), **self._head, "level": _LOSS, "event": "push.lines_lost"}
+            if self._write(_encode(told | {"lines": self._untold}) + b"\n", _LOSS):
+                self._untold = 0

@@ -107,11 +107,12 @@ def error(name: str, /, exc: BaseException | None = None, **fields: object) -> N
     _log(logging.ERROR, name, fields, exc)
 
 
-def write_lines(lines: bytes) -> bool:
+def write_lines(lines: bytes, level: str = "info") -> bool:
     """Write whole lines that are ready, of any form, among those of the log; for the journal each gets the priority of
-    info. Returns: whether they are written. If not, the caller keeps or drops them."""
+    this level, which is that of all of them. Returns: whether they are written. If not, the caller keeps or drops
+    them."""
     if to_journal(os.environ):
-        head = priority(logging.INFO).encode()
+        head = priority(_LEVELS[level]).encode()
         lines = head + lines[:-1].replace(b"\n", b"\n" + head) + b"\n"
     for handler in logging.getLogger().handlers:
         if isinstance(handler, DescriptorHandler):

@@ -158,3 +158,35 @@ def test_the_journal_is_told_how_bad_it_is(tmp_path: Path) -> None:
     assert only.startswith("<3>--workers: farm.workers: expected ")
     (only,) = fails(["check-config", "--workers", "x"], tmp_path, True, FARM_LOG_FORMAT="logfmt")
     assert only.startswith("<3>level=error process=farm event=farm.start_failed why=")
+
+
+def test_a_line_for_the_journal_has_the_priority_of_its_level_whoever_writes_it() -> None:
+    script = """
+import time
+from router.common import logs
+from router.push_log import PushLog
+logs.setup("json", "info", process="router")
+log = PushLog(1000, {"process": "router"})
+for number in range(20):
+    log.acked(bytes(16), [("slot", number)])
+log.flush()
+for at in ("info", "warning", "error"):
+    logs.limited("an.event", at=at, per=at)
+"""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        place = os.fstat(theirs.fileno())
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env=environ(JOURNAL_STREAM=f"{place.st_dev}:{place.st_ino}"),
+            stderr=theirs,
+            timeout=TIMEOUT_S,
+            check=True,
+        )
+        theirs.close()
+        with ours.makefile(encoding="utf-8") as stream:
+            lines = [(line[:3], json.loads(line[3:])) for line in stream.read().splitlines()]
+    priorities = {"info": "<6>", "warning": "<4>", "error": "<3>"}
+    assert all(head == priorities[found["level"]] for head, found in lines)
+    events = [found["event"] for _, found in lines]
+    assert events.count("push.lines_lost") == 1 and events.count("an.event") == 3 and "push.acked" in events

@@ -211,8 +211,9 @@ class Pipe:
         self.open = True
         self.written: list[bytes] = []
 
-    def write(self, lines: bytes) -> bool:
+    def write(self, lines: bytes, level: str) -> bool:
         if self.open:
+            assert all(json.loads(line)["level"] == level for line in lines.splitlines())
             assert lines.endswith(b"\n") and len(lines) <= 4096
             self.written.append(lines)
         return self.open
