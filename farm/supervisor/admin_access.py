@@ -144,6 +144,7 @@ class AdminAccess:
                 address=(scope.get("client") or ("",))[0],
                 action=scope["method"],
                 target=_path(scope),
+                arguments="",
                 outcome=outcome,
                 request_id="",
             )

@@ -8,7 +8,8 @@ from typing import Final
 LOG_EVENTS: Final[dict[str, str]] = {
     "admin.accept_failed": "The admin port could not accept a connection; it tries again.",
     "admin.action": "Someone has had something done over the admin port: `action` is the route, `target` what it was "
-    "about, `outcome` ok or the error's code, `role` that of the token, and `request_id` the request's ID.",
+    "about, `arguments` those of the query and what else says what was done (no contents), `outcome` ok or the error's "
+    "code, `role` that of the token, and `request_id` the request's ID.",
     "admin.connection_failed": "A connection of the admin port ended because of an internal error.",
     "admin.full": "The admin port has as many connections as it takes; a new one was closed.",
     "admin.refused": "The admin port refused a request: `why` is host, page, token or role (see admin.* and the docs).",

@@ -34,6 +34,7 @@ class Body(msgspec.Struct, forbid_unknown_fields=True):
     """What to say."""
 
     text: str
+    kind: str = ""
 
 
 def routes() -> Iterator[ApiRoute]:
@@ -57,7 +58,17 @@ def routes() -> Iterator[ApiRoute]:
         query=Query,
         parts={"name": "which"},
     )
-    yield ApiRoute(method="POST", path="/things/{name}", role=ACT, summary="Say.", handler=say, answer=Found, body=Body)
+    yield ApiRoute(
+        method="POST",
+        path="/things/{name}",
+        role=ACT,
+        summary="Say.",
+        handler=say,
+        answer=Found,
+        query=Query,
+        body=Body,
+        told=("kind",),
+    )
 
 
 def ask(method: str, path: str, **given: Any) -> httpx.Response:
@@ -85,6 +96,10 @@ def test_an_answer_is_json_with_the_id_of_its_request() -> None:
         ("GET", "/things/a?limit=x", {}, "bad_request"),
         ("GET", "/things/a?other=1", {}, "bad_request"),
         ("GET", "/things/a?limit=1&limit=2", {}, "bad_request"),
+        ("GET", "/things/a?limit=1&text=%ff", {}, "bad_request"),
+        ("GET", "/things/a%ff", {}, "bad_request"),
+        ("GET", "/things/a%00", {}, "bad_request"),
+        ("GET", "/things/a", {"content": b"x"}, "bad_request"),
         ("GET", "/things/gone", {}, "conflict"),
         ("GET", "/things/defect", {}, "failed"),
         ("GET", "/nothing", {}, "not_found"),
@@ -107,14 +122,16 @@ def test_what_is_refused_says_why_in_json(method: str, path: str, given: dict[st
 
 def test_what_acts_leaves_a_line_whatever_comes_of_it(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="farm")
-    ask("POST", "/things/ann", json={"text": "hello"}, headers={"X-Request-Id": "one"})
-    ask("POST", "/things/bob", json={}, headers={"X-Request-Id": "two"})
+    ask("POST", "/things/ann?limit=7", json={"text": "hello", "kind": "a b"}, headers={"X-Request-Id": "one"})
+    ask("POST", "/things/bob?limit=7&token=secret", json={}, headers={"X-Request-Id": "two"})
     ask("GET", "/things/ann")
     lines = [vars(record)["farm_fields"] for record in caplog.records if record.message == "admin.action"]
-    assert [(line["action"], line["target"], line["outcome"], line["request_id"]) for line in lines] == [
-        ("POST /things/{name}", "ann", "ok", "one"),
-        ("POST /things/{name}", "bob", "bad_request", "two"),
+    told = ("action", "target", "arguments", "outcome", "request_id")
+    assert [tuple(line[name] for name in told) for line in lines] == [
+        ("POST /things/{name}", "ann", "limit=7&kind=a+b", "ok", "one"),
+        ("POST /things/{name}", "bob", "", "bad_request", "two"),
     ]
+    assert not any(text in str(lines) for text in ("hello", "secret"))
 
 
 def test_the_description_has_every_argument_and_answer() -> None:

@@ -34,7 +34,7 @@ class OfDialect(msgspec.Struct, forbid_unknown_fields=True):
     dialect: Annotated[str, Meta(max_length=64, description="It may be left out where one has broadcasts.")] = ""
 
 
-class NewVersion(msgspec.Struct):
+class NewVersion(msgspec.Struct, forbid_unknown_fields=True):
     """What devices that follow it are sent, and those that come with another one."""
 
     version: Annotated[str, Meta(max_length=4096)]
@@ -103,6 +103,7 @@ def routes(context: ApiContext) -> Iterable[ApiRoute]:
             answer=BroadcastList,
             query=OfDialect,
             body=NewVersion,
+            told=("version",),
             parts=parts,
         ),
         ApiRoute(

@@ -32,6 +32,10 @@ class OfApplication(msgspec.Struct, forbid_unknown_fields=True):
     ] = ""
 
 
+class EventBody(TestEvent, forbid_unknown_fields=True):
+    """A test event."""
+
+
 class ChannelPage(msgspec.Struct):
     """A page of channels, by dialect, application and name."""
 
@@ -84,7 +88,8 @@ def routes(context: ApiContext) -> Iterable[ApiRoute]:
             handler=published,
             answer=Accepted,
             query=OfApplication,
-            body=TestEvent,
+            body=EventBody,
+            told=("event",),
             parts=channel,
         ),
         ApiRoute(

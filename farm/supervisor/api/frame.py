@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
+from farm.supervisor.api.arguments import Fault, NoArguments, read_body, read_path, read_query, written
 from farm.supervisor.running_farm import RunningFarm
 from router.common import logs
 from router.core.managing import BAD_REQUEST, CONFLICT, FAILED, MAX_PAGE, NOT_FOUND, REFUSED, UNAVAILABLE
@@ -101,6 +102,7 @@ class Asked:
     query: Any
     body: Any
     role: str
+    request_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,10 +127,8 @@ class ApiRoute:
     """What each part of the path that is an argument is, a line for the documentation."""
     patterns: Mapping[str, str] = field(default_factory=dict)
     """What these parts have to look like, as a regular expression of the whole; else 400."""
-
-
-class NoArguments(msgspec.Struct, forbid_unknown_fields=True):
-    """Of a query in which there may be nothing."""
+    told: tuple[str, ...] = ()
+    """Fields of the body that say what is done: they stand in the log. No contents of messages."""
 
 
 def error(code: str, message: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -181,9 +181,10 @@ class _Served:
         given = request.headers.get("x-request-id", "")
         request_id = given if _ID.fullmatch(given) else os.urandom(8).hex()
         request.scope[REQUEST_ID] = request_id
-        outcome = "ok"
+        outcome, arguments = "ok", ""
         try:
-            asked = await self._asked(route, request)
+            asked = await self._asked(route, request, request_id)
+            arguments = written(asked.query, asked.body, route.told)
             response = Response(msgspec.json.encode(await route.handler(asked)), media_type="application/json")
         except ApiError as refused:
             outcome = refused.code
@@ -202,6 +203,7 @@ class _Served:
                 address="" if client is None else client.host,
                 action=f"{route.method} {route.path}",
                 target=" ".join(str(part) for part in request.path_params.values()),
+                arguments=arguments,
                 outcome=outcome,
                 request_id=request_id,
             )
@@ -209,24 +211,22 @@ class _Served:
         response.headers["Cache-Control"] = "no-store"
         return response
 
-    async def _asked(self, route: ApiRoute, request: Request) -> Asked:
+    async def _asked(self, route: ApiRoute, request: Request, request_id: str) -> Asked:
         """Raises: ApiError."""
         role = request.scope.get(ROLE, ACT)
         if route.role == ACT and role != ACT:
             raise ApiError(FORBIDDEN, "this token may only read: admin.token may act")
         path = {name: str(value) for name, value in request.path_params.items()}
-        for name, pattern in route.patterns.items():
-            if re.fullmatch(pattern, path[name]) is None:
-                raise ApiError(BAD_REQUEST, f"{name}: {route.parts.get(name, 'not of the form that it has to have')}")
-        given = request.query_params
-        if len(given.multi_items()) != len(given):
-            raise ApiError(BAD_REQUEST, "an argument stands in the query twice")
         try:
-            query = msgspec.convert(dict(given), route.query or NoArguments, strict=False)
+            read_path(request.scope["raw_path"])
+            for name, pattern in route.patterns.items():
+                if re.fullmatch(pattern, path[name]) is None:
+                    raise Fault(f"{name}: {route.parts.get(name, 'not of the form that it has to have')}")
+            query = read_query(request.scope["query_string"], route.query or NoArguments)
             body = await self._body(route, request)
-        except msgspec.ValidationError as wrong:
+        except Fault as wrong:
             raise ApiError(BAD_REQUEST, str(wrong)) from None
-        return Asked(path, query, body, role)
+        return Asked(path, query, body, role, request_id)
 
     async def _body(self, route: ApiRoute, request: Request) -> Any:
         data = b""
@@ -235,14 +235,9 @@ class _Served:
             if len(data) > self._max_body:
                 raise ApiError(TOO_LONG, f"the body is longer than admin.max_body_bytes, {self._max_body}")
         if route.body is None:
-            if data and route.method != "GET":
+            if data:
                 raise ApiError(BAD_REQUEST, "this route takes no body")
             return None
         if data and request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise ApiError(BAD_TYPE, "the body has to be JSON, with Content-Type: application/json")
-        try:
-            return msgspec.json.decode(data or b"{}", type=route.body)
-        except msgspec.ValidationError:
-            raise
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
-            raise ApiError(BAD_REQUEST, f"the body is no JSON: {wrong}") from None
+        return read_body(data or b"{}", route.body)
