@@ -31,6 +31,7 @@ from router.core.device_operations import (
 from router.core.hub import Hub
 from router.core.managing import BAD_REQUEST, MAX_PAGE, NOT_FOUND, UNAVAILABLE, Actions, Answer, Refusal, refused
 from router.core.operations import Done
+from router.core.scope import Origin
 from router.core.sessions import WorkerSession
 from router.dialects.device_book import DeviceBook, TestPush
 
@@ -70,6 +71,8 @@ class PushDevice(OneDevice, kw_only=True):
     """A message to it."""
 
     push: TestPush
+    request_id: Annotated[str, Meta(max_length=64)] = ""
+    """Of the request of the admin port."""
 
 
 class _Candidate(NamedTuple):
@@ -99,6 +102,7 @@ class DeviceActions:
         self._operations = hub.core.operations
         self._inspections = hub.inspections
         self._sessions = hub.sessions
+        self._scope = hub.scope
 
     def register(self, actions: Actions) -> None:
         """Have them performed."""
@@ -245,7 +249,9 @@ class DeviceActions:
 
     def _push(self, asked: PushDevice, answer: Answer) -> None:
         def known(one: _Known) -> None:
-            self._books[one.dialect].push(
+            self._scope.call(
+                Origin(asked.request_id),
+                self._books[one.dialect].push,
                 one.address,
                 one.looked.record,
                 asked.push,

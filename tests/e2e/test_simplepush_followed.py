@@ -62,6 +62,20 @@ def test_the_log_shows_what_became_of_each_push(farm: Farm) -> None:
     until(lambda: told(farm, channel)[-1]["event"] == "push.expired", "nobody has fetched it")
 
 
+def test_what_an_operator_pushes_is_of_a_request_too(farm: Farm) -> None:
+    for number in range(4):  # of either router
+        with Device(farm) as device:
+            device.hello()
+            channel, _ = device.register()
+            url = f"http://127.0.0.1:{farm.admin_port}/api/v1/devices/{device.uaid}/push"
+            header = ("--header", "Content-Type: application/json", "--header", f"X-Request-Id: operator-{number}")
+            assert curl(url, *header, "--data", json.dumps({"channel": channel})).status == 200
+            until(lambda channel=channel: len(told(farm, channel)) == 2, "two lines")  # type: ignore[misc]
+        assert {line["request_id"] for line in told(farm, channel)} == {f"operator-{number}"}
+        (line,) = (event for event in farm.events("admin.action") if event["request_id"] == f"operator-{number}")
+        assert line["arguments"] == f"channel={channel}"
+
+
 def test_the_log_has_a_line_for_a_device_at_its_end(farm: Farm) -> None:
     with Device(farm) as device:
         device.hello()

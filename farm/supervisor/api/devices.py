@@ -179,7 +179,9 @@ def routes(context: ApiContext) -> Iterable[ApiRoute]:
 
     async def push(asked: Asked) -> dict[str, Any]:
         body, dialect = msgspec.structs.asdict(asked.body), asked.query.dialect
-        found = await context.ask("device.push", device=asked.path["device"], dialect=dialect, push=body)
+        found = await context.ask(
+            "device.push", device=asked.path["device"], dialect=dialect, push=body, request_id=asked.request_id
+        )
         if found["status"] >= 300:
             raise ApiError(REFUSED, f"{found['status']}: {found['outcome']}")
         return found
@@ -230,6 +232,7 @@ def routes(context: ApiContext) -> Iterable[ApiRoute]:
             answer=Pushed,
             query=OneQuery,
             body=PushBody,
+            told=("channel",),
         ),
         of_one(
             method="DELETE",
