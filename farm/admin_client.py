@@ -6,7 +6,7 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ from router.common.admin_address import AddressError, AdminAddress, token_of_fil
 from router.common.files import FileError
 from router.common.options import Settings
 from router.common.settings import Listen
+from router.core.managing import MAX_PAGE
 
 API: Final = "/api/v1"
 TIMEOUT_S: Final = 5.0
@@ -101,6 +102,17 @@ class AdminClient:
         Raises: ControlError, with the farm's own words if it refuses.
         """
         return self.act("GET", *path, **query)
+
+    def pages(self, *path: str, limit: int, after: str | None = None, **query: Any) -> Iterator[Mapping[str, Any]]:
+        """The answers of a route that has pages, until there are no more or `limit` rows were asked for. A page tells
+        the next one by `next`, itself or in one of its parts (`inbox`). Raises: ControlError."""
+        while limit > 0:
+            page = self.get(*path, limit=min(MAX_PAGE, limit), after=after, **query)
+            yield page
+            after = page["inbox"]["next"] if "inbox" in page else page["next"]
+            if after is None:
+                return
+            limit -= MAX_PAGE
 
     def act(self, method: str, *path: str, body: Mapping[str, Any] | None = None, **query: Any) -> Mapping[str, Any]:
         """The same with another method, which may act."""

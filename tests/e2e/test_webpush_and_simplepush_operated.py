@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -308,6 +308,38 @@ def test_the_commands(farm: Farm, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         assert (status, line.startswith("farm device show: ")) == (1, True)
     status, line = said.fails("device", "disconnect", "127.0.0.77")
     assert (status, line) == (1, "farm device disconnect: no device is found by 127.0.0.77\n")
+
+
+def test_of_many_devices_at_one_address_the_dialect_may_name_the_one(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = Commands(farm, monkeypatch, capsys, "--token-file", str(farm.data.parent / "token"))
+    with ExitStack() as stack:
+        for _ in range(12):
+            stack.enter_context(device_from(farm, "127.0.0.1")).hello()
+        agent = stack.enter_context(UserAgent(farm))
+        agent.register()
+        found = json.loads(said("device", "show", "127.0.0.1", "--dialect", "webpush", "--json"))
+        assert (found["dialect"], found["connection"]["address"]) == ("webpush", "127.0.0.1")
+        for dialect in ("simplepush", ""):
+            status, line = said.fails("device", "show", "127.0.0.1", "--dialect", dialect)
+            assert (status, "several devices are connected from 127.0.0.1" in line) == (1, True)
+
+
+def test_all_that_waits_is_shown_whatever_a_page_holds(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = Commands(farm, monkeypatch, capsys, "--token-file", str(farm.data.parent / "token"))
+    monkeypatch.setattr("farm.admin_client.MAX_PAGE", 3)
+    with Device(farm) as device:
+        device.hello()
+        endpoints = [device.register()[1] for _ in range(8)]
+    until(lambda: "connected   no" in said("device", "show", device.uaid), "it has gone")
+    assert {put(endpoint, 1) for endpoint in endpoints} == {202}
+    for limit, shown in ((8, 8), (7, 7), (3, 3), (100, 8)):
+        inbox = json.loads(said("device", "show", device.uaid, "--json", "--limit", str(limit)))["inbox"]
+        assert len({item["id"] for item in inbox["items"]}) == len(inbox["items"]) == shown
+        assert (inbox["next"] is None, inbox["messages"]) == (shown == 8, 8)
 
 
 # ---- the description

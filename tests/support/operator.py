@@ -8,10 +8,27 @@ from typing import Any
 from router.core.managing import Actions
 from router.dialects.app_server import Context
 from router.dialects.channel_actions import ChannelActions
-from router.dialects.channel_book import ChannelBook
+from router.dialects.channel_book import ChannelBook, ChannelRow
 from support.common import FakeWorker, Rig
 
 Json = dict[str, Any]
+
+
+class Book(ChannelBook):
+    """Channels that are there, and nothing else."""
+
+    def __init__(self, dialect: str, names: dict[str, list[str]]) -> None:
+        self._dialect = dialect
+        self._names = names
+
+    def names(self) -> list[tuple[str, Iterable[str]]]:
+        return list(self._names.items())
+
+    def row(self, application: str, channel: str) -> ChannelRow:
+        return ChannelRow(self._dialect, application, channel, 1)
+
+    def address(self, application: str, channel: str) -> tuple[bytes, str]:
+        return channel.encode().ljust(16), application
 
 
 class Operator:

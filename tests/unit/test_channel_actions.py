@@ -7,31 +7,12 @@ from typing import Any
 
 import pytest
 from support.common import Rig, in_rig, settings_with
-from support.operator import Operator
+from support.operator import Book, Operator
 
 from router.common.token import Tokens
 from router.core.managing import BAD_REQUEST, NOT_FOUND, REFUSED, UNAVAILABLE
 from router.dialects import channel_actions
 from router.dialects.app_server import Context
-from router.dialects.channel_book import ChannelBook, ChannelRow
-
-
-class Book(ChannelBook):
-    """Channels that are there, and nothing else."""
-
-    def __init__(self, dialect: str, names: dict[str, list[str]]) -> None:
-        self._dialect = dialect
-        self._names = names
-
-    def names(self) -> list[tuple[str, Iterable[str]]]:
-        return list(self._names.items())
-
-    def row(self, application: str, channel: str) -> ChannelRow:
-        return ChannelRow(self._dialect, application, channel, 1)
-
-    def address(self, application: str, channel: str) -> tuple[bytes, str]:
-        return channel.encode().ljust(16), application
-
 
 BOOKS = {
     "alpha": {"2": ["b", "a", "c/d"], "1": ["b", "room-2", "room-1"]},

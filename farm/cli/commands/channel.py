@@ -14,7 +14,8 @@ from farm.cli.outcome import DONE
 if TYPE_CHECKING:
     from farm.admin_client import AdminClient
 
-_PAGE = 1000
+_BEHIND = "\U0010ffff"
+"""Behind a name: greater than all that begin with it."""
 
 
 _dialect = click.option(
@@ -34,8 +35,18 @@ def _found(client: AdminClient, channel: str, application: str) -> tuple[str, st
     """The dialect and the application of a channel. Raises: ControlError if none or several have it."""
     from farm.control import ControlError
 
-    page = client.get("channels", prefix=channel, application=application or None, limit=_PAGE)
-    found = [row for row in page["channels"] if row["channel"] == channel]
+    found: list[dict[str, str]] = []
+    after: str | None = None
+    # In a list the channels of an application stand together, by name: the first that begins so is this one, or there
+    # is none. So a row of each is enough, however many other channels begin so.
+    while True:
+        page = client.get("channels", prefix=channel, application=application or None, after=after, limit=1)
+        for row in page["channels"]:
+            if row["channel"] == channel:
+                found.append(row)
+            after = f"{row['dialect']}/{row['application']}/{max(row['channel'], channel + _BEHIND)}"
+        if page["next"] is None:
+            break
     if len(found) == 1:
         return found[0]["dialect"], found[0]["application"]
     if found:
@@ -84,19 +95,10 @@ def list_channels(
     from farm.cli.tables import cell, print_rows
 
     rows: list[dict[str, object]] = []
-    while len(rows) < limit:
-        page = client.get(
-            "channels",
-            dialect=dialect,
-            application=application,
-            prefix=prefix,
-            after=after,
-            limit=min(_PAGE, limit - len(rows)),
-        )
+    asked = {"dialect": dialect, "application": application, "prefix": prefix}
+    for page in client.pages("channels", limit=limit, after=after, **asked):
         rows += page["channels"]
         after = page["next"]
-        if after is None:
-            break
     if as_json:
         report.print_json({"channels": rows, "next": after})
         return DONE

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from farm.admin_client import AdminClient
 
 _LONGEST_TTL = 2**31 - 1
+_PAGE = 1000
+"""Devices of one answer: `router.core.managing.MAX_PAGE`, whose module is too much for `--help`."""
 
 
 @click.group("device", cls=Commands, short_help="Find a device, show it, push to it, disconnect or forget it.")
@@ -52,20 +54,23 @@ def _found(client: AdminClient, device: str, dialect: str) -> tuple[str, str, st
     """Address or uaid, dialect, and the channel of a push endpoint. Raises: ControlError unless it is one."""
     from farm.control import ControlError
 
-    asked = _asked_for(device, 2)
+    asked = _asked_for(device, _PAGE if dialect else 2)  # from one address others may come first
     if "uaid" in asked:
         return device, dialect, ""
-    rows = [row for row in client.get("devices", **asked)["devices"] if dialect in ("", row["dialect"])]
-    if len(rows) == 1:
-        return rows[0]["device"], rows[0]["dialect"], rows[0]["channel"] or ""
-    if rows:
+    page = client.get("devices", **asked)
+    rows = [row for row in page["devices"] if dialect in ("", row["dialect"])]
+    if len(rows) > 1:
         raise ControlError(f"several devices are connected from {device}: farm device find {device} shows them")
+    if page["more"]:
+        raise ControlError(f"not all devices from {device} could be looked at, so it may be another: give its uaid")
+    if rows:
+        return rows[0]["device"], rows[0]["dialect"], rows[0]["channel"] or ""
     raise ControlError(f"no device is found by {device}")
 
 
 @command.command("find", short_help="Devices by uaid, endpoint or IP address.")
 @click.argument("device")
-@click.option("--limit", type=whole(1, 1000), default=100, metavar="N", help="How many at most. Default: 100.")
+@click.option("--limit", type=whole(1, _PAGE), default=100, metavar="N", help="How many at most. Default: 100.")
 @with_farm
 def find(client: AdminClient, as_json: bool, device: str, limit: int) -> int:
     """Find devices: those that are connected from an IP address, that of a push endpoint, or those with a uaid.
@@ -103,7 +108,7 @@ def _seconds(value: float | None) -> str | None:
 
 @command.command("show", short_help="What is known of a device.")
 @_with_device
-@click.option("--limit", type=whole(1, 1000), default=20, metavar="N", help="Messages shown at most. Default: 20.")
+@click.option("--limit", type=whole(1, 100_000), default=20, metavar="N", help="Messages shown at most. Default: 20.")
 @with_farm
 def show(client: AdminClient, as_json: bool, device: str, dialect: str, limit: int) -> int:
     """Show a device: whether it is registered and connected, its channels, and the messages that wait for it (their
@@ -118,7 +123,9 @@ def show(client: AdminClient, as_json: bool, device: str, dialect: str, limit: i
     from farm.cli.tables import cell, print_pairs, print_rows
 
     name, dialect, _ = _found(client, device, dialect)
-    found = client.get("devices", name, dialect=dialect or None, limit=limit)
+    pages = list(client.pages("devices", name, dialect=dialect or None, limit=limit))
+    found = pages[-1]
+    found["inbox"]["items"][:0] = [item for page in pages[:-1] for item in page["inbox"]["items"]]
     if as_json:
         report.print_json(found)
         return DONE

@@ -99,6 +99,7 @@ async function refreshChannel() {
     if (channels.shown !== which) return;
     const members = found.members && table("Members", [["User"], ["Info", "grow"]],
       found.members.map((member) => [h("code", {}, member.user), h("code", {}, member.info)]), "No member.");
+    const others = found.members && found.member_count - found.members.length;
     keepingFocus(state, () => fill(state, facts([
       ["Dialect", found.dialect],
       ["Application", found.application],
@@ -109,7 +110,7 @@ async function refreshChannel() {
       ["Position", found.position === null ? "" : count(found.position)],
       ["Events published", found.published === null ? "" : count(found.published)],
       ["Ends in", found.expires_in === null ? "" : duration(found.expires_in)],
-    ]), members));
+    ]), members, others > 0 && h("p", { class: "note" }, `And ${count(others)} others.`)));
   } catch (error) {
     if (channels.shown === which) fill(state, problem(error));
   }

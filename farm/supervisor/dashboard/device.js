@@ -7,7 +7,7 @@ function showDevice(which) {
     fill(devices.one);
     return undefined;
   }
-  devices.pages = 1;
+  devices.wanted = 50;
   devices.state = h("div", { class: "stack" });
   devices.queue = h("div", { class: "stack" });
   devices.names = h("datalist", { id: "channels-of-device" });
@@ -60,12 +60,20 @@ function deviceButtons(which) {
     }));
 }
 
+const devicePage = ({ device, dialect }, wanted, after) =>
+  api("GET", ["devices", device], { query: { dialect, limit: Math.min(1000, wanted), after } });
+
 async function refreshDevice() {
   const which = devices.shown;
   if (!which) return;
   let found;
   try {
-    found = await api("GET", ["devices", which.device], { query: { dialect: which.dialect, limit: 50 * devices.pages } });
+    found = await devicePage(which, devices.wanted);
+    while (found.inbox.next && found.inbox.items.length < devices.wanted) {
+      const { items } = found.inbox;
+      found = await devicePage(which, devices.wanted - items.length, found.inbox.next);
+      found.inbox.items.unshift(...items);
+    }
   } catch (error) {
     if (devices.shown === which) {
       fill(devices.state, problem(error));
@@ -113,11 +121,11 @@ function inboxTable(inbox) {
   return [
     inbox.messages > 0 && h("p", {}, `${plural(inbox.messages, "message")}, ${bytes(inbox.bytes)}`),
     table("Waiting messages", columns, rows, "Nothing waits for this device."),
-    inbox.next && h("div", { class: "buttons" }, h("button", { type: "button", onclick: morePages }, "More")),
+    inbox.next && h("div", { class: "buttons" }, h("button", { type: "button", onclick: moreMessages }, "More")),
   ].filter(Boolean);
 }
 
-function morePages() {
-  devices.pages = Math.min(20, devices.pages + 1);
+function moreMessages() {
+  devices.wanted += Math.max(50, devices.wanted);
   return refreshDevice();
 }
