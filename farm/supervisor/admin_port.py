@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any, Final
 
 import h11
@@ -25,7 +26,7 @@ from hypercorn.utils import parse_socket_addr
 from farm.settings import AdminOptions
 from router.common import logs
 
-_READ_BYTES: Final = 65_536
+_READ_BYTES: Final = 4096  # the limit of headers is checked between reads
 _ACCEPT_AGAIN_S: Final = 0.1
 _STOP_S: Final = 0.2  # what a request that is answered may still take
 _FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -35,6 +36,14 @@ _GONE: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 class _Http1(H11Protocol):
     async def _check_protocol(self, event: h11.Request) -> None:
         """Nothing but HTTP/1.1: an Upgrade to h2c is ignored (RFC 9110, 7.8)."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        """Refuse a body of two lengths: a proxy in front may have seen another request (RFC 9112, 6.1)."""
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in request.headers}:
+            await self._send_error_response(HTTPStatus.BAD_REQUEST)
+            await self.send(Closed())
+        else:
+            await super()._create_stream(request)
 
 
 class _Connection:
@@ -84,11 +93,11 @@ class _Connection:
         assert self._protocol is not None
         if isinstance(event, RawData | Closed):
             try:
-                if isinstance(event, RawData):
-                    async with self._sending:
+                async with self._sending:
+                    if isinstance(event, RawData):
                         await self._stream.send_all(event.data)
-                    return
-                await self._stream.send_eof()
+                        return
+                    await self._stream.send_eof()
             except _GONE:  # if raised, it would look like an error of the page
                 pass
             self.scope.cancel()
@@ -107,6 +116,7 @@ class AdminPort:
         self.context = WorkerContext(None)
         self.config = Config()
         self.config.accesslog = None
+        self.config.include_server_header = False
         self.config.h11_max_incomplete_size = options.max_header_bytes
         self._connections: dict[_Connection, None] = {}  # the one with the oldest state comes first
 

@@ -174,6 +174,8 @@ def test_where_all_have_a_request_the_next_one_hears_503() -> None:
         ),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b" 4"),
         (b"GET /live HTTP/1.1\r\nhost: h\r\na: " + b"x" * 2000, b" 431"),
+        (b"GET /live?" + b"x" * 9000 + b" HTTP/1.1\r\nhost: h\r\n\r\n", b" 431"),
+        (PUT.replace(b"\r\n\r\n", b"\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"), b" 400"),
         (b"\x16\x03\x01\x00\xee\r\n\r\n", b" 400"),
         (b"BREW /live HTTP/1.1\r\nhost: h\r\n\r\n", b" 405"),
         (b"GET /\xff%00 HTTP/1.1\r\nhost: h\r\n\r\n", b" 4"),
@@ -192,3 +194,18 @@ def test_what_one_sends_is_the_end_of_that_one_at_most(
 
     caplog.set_level(logging.CRITICAL, "hypercorn")
     trio.run(run)
+
+
+def test_those_who_leave_before_their_answer_are_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    unread = b"POST /live HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\n"
+
+    async def run() -> None:
+        async with serving(AdminOptions(max_connections=100)) as connect:
+            for _ in range(50):
+                async with await connect() as one:
+                    await one.send_all(unread)
+                    await one.send_eof()
+            assert b" 200" in await answer(await connect())
+
+    trio.run(run)
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
