@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 from collections import defaultdict
@@ -16,6 +17,8 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from bench.figures import plan
+from bench.figures.profiles import MOST_A_WORKER, PROFILES, PUBLISHED, Profile
 from farm.config_text import toml_value
 from farm.dialects import specs
 from farm.option_value import expected, options_of
@@ -239,6 +242,95 @@ def admin_api_page() -> str:
     )
 
 
+RESULTS: Final = ROOT / "bench" / "results"
+SIZED_FROM: Final = ("connect-2m.json", "push-routers-1.json", "push-routers-2.json")
+MACHINES: Final = (10_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_000_000)
+"""Devices of one farm on a machine of 2 virtual CPUs."""
+
+
+def _result(name: str) -> dict[str, Any]:
+    return cast(dict[str, Any], json.loads((RESULTS / name).read_text(encoding="utf-8")))
+
+
+def _tls_bytes() -> float:
+    """What TLS in the farm takes of a worker's memory for each device."""
+    plain, tls = (
+        next(
+            part["connect"]["user_memory"]["workers"]["a_connection"]
+            for part in _result("tls.json")["parts"]
+            if part.get("variant", "") == variant
+        )
+        for variant in ("", "tls")
+    )
+    return float(tls - plain)
+
+
+def _planned(devices: int, profile: Profile, push_rate: float = 0) -> dict[str, float]:
+    """`farm bench plan` for one instance: its figures by key."""
+    wish = plan.Wish(devices, push_rate, profile, spare=0)
+    figures = plan.run(wish, [(name, _result(name)) for name in SIZED_FROM])["figures"]
+    return {figure["key"]: figure["value"] for figure in figures}
+
+
+def sizing_page() -> str:
+    """How much goes into a machine: `farm bench plan`, from the results in the tree."""
+    tls = _tls_bytes()
+    by_devices: list[tuple[str, ...]] = []
+    by_instance: list[tuple[str, ...]] = []
+    rate = 0.0
+    for devices in MACHINES:
+        found = _planned(devices, Profile("any", 1 << 40, 2))
+        sizes = (found["memory_worst"], found["memory_worst"] + devices * tls)
+        rate = devices / found["back"]
+        by_devices.append(
+            (
+                f"{devices:,}",
+                f"{found['workers']:.0f}",
+                f"{found['descriptors']:,.0f}",
+                *(f"{bytes_ / plan.HEADROOM / (1 << 30):.1f} GiB" for bytes_ in sizes),
+                f"{found['back']:,.0f} s",
+            )
+        )
+    for name, profile in PROFILES.items():
+        if name in PUBLISHED:
+            continue
+        found = _planned(1, profile)
+        share = found["connection"] / (found["connection"] + tls)
+        most = (found["most"], found["most"] * share)
+        by_instance.append(
+            (
+                f"`{name}`",
+                f"{profile.vcpus:g}",
+                f"{profile.memory / (1 << 30):g} GiB",
+                *(f"{round(devices, -3):,.0f}" for devices in most),
+            )
+        )
+    found = _planned(1, PROFILES["r7g.large"], 1)
+    by_cores = [(f"{cores}", f"{round(found[f'most_pushes_{cores}'], -2):,.0f}") for cores in plan.CORES]
+    return (
+        "# Sizing tables\n\n"
+        + _NOTE
+        + "\nWhat `farm bench plan` says from the results in `bench/results/` ("
+        + ", ".join(f"`{name}`" for name in (*SIZED_FROM, "tls.json"))
+        + f"): SimplePush devices with a channel each, and {plan.HEADROOM:.0%} of each measured ceiling. "
+        "[Sizing](../sizing.md) says how to use them, and what is not in them.\n\n"
+        f"## A machine for so many devices\n\nOn 2 virtual CPUs, with at most {MOST_A_WORKER:,} devices a worker. "
+        f"Memory is the machine's: {plan.SYSTEM_BYTES >> 20} MiB for its own system and the kernel's part of each "
+        "connection are in it. The last column is how long it takes until all of them are back, at "
+        f"{rate:,.0f} a second without "
+        "TLS; with TLS in the farm about four times as long.\n\n"
+        + _table(
+            ("devices", "workers", "descriptors a worker", "memory", "memory, TLS in the farm", "all are back after"),
+            by_devices,
+        )
+        + "\n## What an instance holds\n\n"
+        + _table(("instance", "virtual CPUs", "memory", "devices", "devices, TLS in the farm"), by_instance)
+        + "\n## What a farm delivers\n\nPushes a second to single devices, each answered after it is durable, by 256 "
+        "connections of app servers that send as fast as they are answered.\n\n"
+        + _table(("cores", "pushes a second"), by_cores)
+    )
+
+
 def files_named(text: str) -> list[str]:
     """Files and folders of the project that a page names, as `farm/worker/wheel.py` or `router/store/`."""
     return re.findall(r"`((?:farm|router|bench|docs|deploy|tests|examples)/[a-z0-9_/.-]*[a-z0-9/])`", text)
@@ -250,6 +342,7 @@ PAGES: Final = {
     "log-events.md": log_events_page,
     "errors.md": errors_page,
     "admin-api.md": admin_api_page,
+    "sizing.md": sizing_page,
 }
 
 
