@@ -84,6 +84,11 @@ class Tab(Scripts):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def resize(self, width: int, height: int) -> None:
+        """Make the page so large, in pixels of CSS."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._chromium.command_to(self._session, "Emulation.setDeviceMetricsOverride", **size)
+
     def open(self, url: str) -> None:
         """Go to a page; returns when it has loaded."""
         gone = self._chromium.command_to(self._session, "Page.navigate", url=url)
