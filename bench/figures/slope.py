@@ -1,30 +1,37 @@
-"""Does memory grow? A straight line through samples, and how far it can be trusted. Pure."""
+"""Does a figure creep? A straight line through samples, and how far it can be trusted. Pure."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
-MIB: Final = 1024 * 1024
-STEP_BYTES: Final = MIB
-"""Python takes memory from the kernel in arenas of this size: a process that grows by less shows nothing or a whole
-step, wherever in the run that falls."""
-WORST_STEP: Final = 1.5
-"""A single step of height h in the middle of a span T gives a fitted slope of 1.5 h / T, more than anywhere else."""
+GROWS: Final = "grows"
+STEADY: Final = "steady"
+UNKNOWN: Final = "too short to tell"
 FEWEST: Final = 8
 SHORTEST_SECONDS: Final = 900.0
+HOUR: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The slope in units a second, and its standard error as if the residuals were independent."""
+    """The slope in units a second, its standard error, and the value in the middle of the times."""
 
     slope: float
     error: float
+    middle: float
 
 
 def fit(times: Sequence[float], values: Sequence[float]) -> Line | None:
-    """Least squares; None for fewer than three points, or all at one time."""
+    """Least squares; None for fewer than three points, or all at one time.
+
+    Samples that follow each other are alike: of memory that was taken and is kept, of latency while the machine does
+    something else. They tell less than as many that are independent, so the standard error is that of
+    n (1 - r) / (1 + r) samples, r the correlation of a residual with the one before, if that is positive (Santer et
+    al., Journal of Geophysical Research 105, 2000). As residuals of a line through few samples show too little of it,
+    (2 + 4 r) / n are added (Kendall, Biometrika 41, 1954, and as much again for the line).
+    """
     count = len(times)
     if count < 3:
         return None
@@ -33,34 +40,46 @@ def fit(times: Sequence[float], values: Sequence[float]) -> Line | None:
     if spread <= 0:
         return None
     slope = sum((time - middle) * (value - mean) for time, value in zip(times, values, strict=True)) / spread
-    rest = sum((value - mean - slope * (time - middle)) ** 2 for time, value in zip(times, values, strict=True))
-    return Line(slope, math.sqrt(rest / (count - 2) / spread))
+    rest = [value - mean - slope * (time - middle) for time, value in zip(times, values, strict=True)]
+    squares = sum(one * one for one in rest)
+    pairs = sum(one * other for one, other in pairwise(rest))
+    found = pairs / squares if squares else 0.0
+    alike = min(max(0.0, found + (2 + 4 * found) / count), 1.0) if found > 0 else 0.0
+    independent = max(1.0, count * (1 - alike) / (1 + alike) - 2)
+    return Line(slope, math.sqrt(squares / independent / spread), mean)
 
 
-def judge(times: Sequence[float], values: Sequence[float], processes: int, most: float) -> dict[str, Any]:
-    """Whether the memory of a group of processes (bytes, at times in s) grows by more than `most` MiB an hour.
+def judge(
+    times: Sequence[float], values: Sequence[float], most: float, *, step: float = 0.0, ratios: bool = False
+) -> dict[str, Any]:
+    """Whether a figure (`values` at `times` in s) grows by more than `most` an hour.
 
     Only the second half of the time counts: before, caches fill and every code path runs for the first time. The
-    slope is uncertain by twice its standard error, and by one arena of one process at the worst place (two processes
-    seldom step together; the fit then moves by less). The verdict is `grows` if the slope is above the limit by
-    more than that, `steady` if it is below it by more, otherwise, or for fewer than 8 samples or 15 minutes,
-    `too short to tell`.
+    slope is uncertain by twice its standard error, and by no less than what one `step` of that height does at the
+    worst place, the middle: 1.5 times its height over the span. `ratios`: the figure scatters by factors, as
+    latencies do, so that the line goes through its logarithms, and a window that took ten times as long does not
+    outweigh all others; slope and uncertainty are then those at the geometric mean.
+
+    The verdict is `grows` if the slope is above the limit by more than the uncertainty, `steady` if it is below it by
+    more, otherwise, or for fewer than 8 samples or 15 minutes, `too short to tell`.
     """
     half = (times[0] + times[-1]) / 2 if times else 0.0
-    chosen = [(time, value) for time, value in zip(times, values, strict=True) if time >= half]
+    chosen = [
+        (time, math.log(value) if ratios else value)
+        for time, value in zip(times, values, strict=True)
+        if time >= half and (value > 0 or not ratios)
+    ]
     line = fit([time for time, _ in chosen], [value for _, value in chosen])
     span = chosen[-1][0] - chosen[0][0] if chosen else 0.0
-    verdict = {"samples": len(chosen), "seconds": span, "limit": most, "verdict": "too short to tell"}
+    verdict = {"samples": len(chosen), "seconds": span, "limit": most, "verdict": UNKNOWN}
     if line is None:
         return verdict | {"slope": None, "uncertainty": None}
-    hourly = 3600 / MIB
+    hourly = HOUR * (math.exp(line.middle) if ratios else 1.0)
     slope = line.slope * hourly
-    uncertainty = 2 * line.error * hourly
-    if processes:
-        uncertainty += WORST_STEP * STEP_BYTES / span * hourly
+    uncertainty = max(2 * line.error * hourly, 1.5 * step / span * HOUR)
     if len(chosen) >= FEWEST and span >= SHORTEST_SECONDS:
         if slope - uncertainty > most:
-            verdict["verdict"] = "grows"
+            verdict["verdict"] = GROWS
         elif slope + uncertainty <= most:
-            verdict["verdict"] = "steady"
+            verdict["verdict"] = STEADY
     return verdict | {"slope": slope, "uncertainty": uncertainty}

@@ -1,4 +1,4 @@
-"""`farm bench soak`: hours of devices that leave and return and of pushes; does anything grow, or get lost?"""
+"""`farm bench soak`: hours of devices that leave and return and of pushes; does anything creep, or get lost?"""
 
 import time
 from collections import Counter
@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from bench.errors import BenchError
 from bench.farm_process import Farm, Status
-from bench.figures import slope
+from bench.figures import creep
+from bench.figures.json_text import rounded
 from bench.figures.percentiles import percentiles
+from bench.figures.results import Document
 from bench.interrupt import Interrupt
 from bench.load.reconnect import Backoff
 from bench.machine import procfs
@@ -25,8 +27,7 @@ from bench.target import Target
 
 MOST_SAMPLES: Final = 720
 MOST_KEPT: Final = 100
-"""Of the samples in the result; whether memory grows is judged by all of them."""
-JUDGED: Final = ("router", "workers", "supervisor")
+"""Of the samples in the result; what creeps is judged by all of them."""
 KERNEL: Final = "kernel, whole machine"
 LOOK_SECONDS: Final = 0.5
 
@@ -35,7 +36,7 @@ LOOK_SECONDS: Final = 0.5
 class Plan:
     """`seconds`: of the soak. `every`: s between two samples. `churn`: devices that lose their connection a second;
     they come back by the backoff. `rate`: pushes a second. `grace`: s that an accepted push may take to a device that
-    is connected. `max_slope`: MiB an hour that the memory of a group of processes may grow by."""
+    is connected. `limits`: what memory, descriptors and latency may grow by in an hour."""
 
     seconds: float = 8 * 3600.0
     every: float = 60.0
@@ -46,7 +47,7 @@ class Plan:
     backoff: float = 5.0
     cap: float = 1800.0
     jitter: bool = True
-    max_slope: float = 2.0
+    limits: creep.Limits = field(default_factory=creep.Limits)
 
 
 def run(target: Target, load: Load, plan: Plan, *, interrupt: Interrupt, progress: Progress) -> dict[str, Any]:
@@ -118,8 +119,7 @@ class _Soak:
         usage = meter.stop(procfs.cores())
         users.churn(0)
         self._let_settle(checker)
-        counts = {name: len(pids) for name, pids in groups.items()}
-        growth = grown(self.samples, counts, plan.max_slope)
+        growth = creep.verdicts(self.samples, plan.limits)
         sent = checker.counts["sent"]
         held = users.count_anew("ready")
         lost = not checker.clean or bool(self.strays or self.reassigned)
@@ -129,7 +129,7 @@ class _Soak:
             "held": held,
             "samples": thinned(self.samples),
             "growth": growth,
-            "grows": [name for name, verdict in growth.items() if verdict["verdict"] == "grows"],
+            "grows": creep.grows(growth),
             "deliveries": checker.fields(),
             "strays": self.strays,
             "reassigned": self.reassigned,
@@ -284,12 +284,19 @@ def thinned(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return samples[:1] + [joined(rest[at : at + step]) for at in range(0, len(rest), step)]
 
 
-def grown(samples: list[dict[str, Any]], processes: dict[str, int], most: float) -> dict[str, dict[str, Any]]:
-    """The verdict of `slope.judge` on each group of the farm's processes."""
-    result = {}
-    for name in JUDGED:
-        known = [(sample["at"], sample["memory"][name]) for sample in samples if sample["memory"].get(name) is not None]
-        if known:
-            times, sizes = [at for at, _ in known], [size for _, size in known]
-            result[name] = slope.judge(times, sizes, processes.get(name, 1), most)
-    return result
+def judged_again(body: Document, limits: creep.Limits, limited: dict[str, float]) -> Document:
+    """The document of a soak with the verdicts that its samples give by `limits`, which `limited` says as options. A
+    long run has joined samples, so that they may differ a little from those of the run itself.
+
+    Raises:
+      BenchError: it is no result of a soak, or of one without a field that is needed.
+    """
+    if body["command"] != "soak":
+        raise BenchError(f"a result of {body['command']!r}, and only one of 'soak' has samples to judge")
+    try:
+        done = body["soak"]
+        growth = creep.verdicts(done["samples"], limits)
+        done |= {"growth": rounded(growth), "grows": creep.grows(growth)}
+        return body | {"options": body["options"] | limited, "soak": done}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BenchError(f"a result of a soak without the samples that it takes ({error})") from None

@@ -1,17 +1,21 @@
 """What `farm bench soak` shows."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-from bench.figures.tables import Chart, Series, Table, milliseconds, number, size
+from bench.figures import creep
+from bench.figures.slope import UNKNOWN
+from bench.figures.tables import Chart, Series, Table, milliseconds, number
 
 MIB = 1024 * 1024
+_UNITS: Final = {"MiB": " MiB", "descriptors": "", "ms": " ms"}
+_DIGITS: Final = {"MiB": 2, "descriptors": 0, "ms": 2}
 
 
 def tables(body: dict[str, Any]) -> list[Table]:
-    """What became of the pushes, and whether memory grows."""
+    """What became of the pushes, and whether anything creeps."""
     soak = body["soak"]
-    return [_deliveries(body, soak), _growth(soak), *_troubles(body, soak)]
+    return [_deliveries(body, soak), _growth(body), *_troubles(body, soak)]
 
 
 def _deliveries(body: dict[str, Any], soak: dict[str, Any]) -> Table:
@@ -51,28 +55,32 @@ def _deliveries(body: dict[str, Any], soak: dict[str, Any]) -> Table:
     return table
 
 
-def _growth(soak: dict[str, Any]) -> Table:
-    table = Table("Memory in the second half", ["at its begin", "at the end", "growth an hour", "verdict"])
-    samples = soak["samples"]
-    for name, verdict in soak["growth"].items():
-        sizes = [sample["memory"].get(name) for sample in samples]
-        known = [value for value in sizes if value is not None]
-        first = known[len(known) // 2] if known else None
-        slope = verdict["slope"]
-        fitted = "-" if slope is None else f"{slope:+.2f} MiB, ± {verdict['uncertainty']:.2f}"
-        table.row(name, size(first), size(known[-1] if known else None), fitted, verdict["verdict"])
-    limit = next((verdict["limit"] for verdict in soak["growth"].values()), None)
-    if limit is None:
-        table.notes.append("The farm's processes could not be seen.")
+def _growth(body: dict[str, Any]) -> Table:
+    table = Table("What may creep, in the second half", ["at its begin", "at the end", "an hour", "limit", "verdict"])
+    growth = body["soak"]["growth"]
+    if any("unit" not in verdict for verdict in growth.values()):  # of a release that judged only memory
+        growth = creep.verdicts(body["soak"]["samples"], creep.Limits(memory=body["options"]["max_slope"]))
+    if not growth:
+        table.notes.append("Neither the farm's processes nor its latency could be seen.")
         return table
+    for name, verdict in growth.items():
+        slope, unit, limit = verdict["slope"], _UNITS[verdict["unit"]], verdict["limit"]
+        fitted = "-" if slope is None else f"{slope:+.2f} ± {verdict['uncertainty']:.2f}{unit}"
+        ends = (f"{verdict[end]:,.{_DIGITS[verdict['unit']]}f}{unit}" for end in ("first", "last"))
+        table.row(name, *ends, fitted, f"{limit:g}{unit}", verdict["verdict"])
     table.notes.append(
-        f"Least squares over the second half; the first is warm-up. Fails when a group grows by more than {limit:g} "
-        "MiB an hour for sure, that is, beyond the uncertainty of the fit."
+        "Least squares over the second half; the first is warm-up. Fails when one grows by more than its limit for "
+        "sure, that is, beyond the uncertainty: twice the standard error, for samples that are alike as they follow "
+        "each other, and for memory at least what one step of 1 MiB does."
     )
-    if any(verdict["verdict"] == "too short to tell" for verdict in soak["growth"].values()):
+    table.notes.append(
+        "Descriptors of the workers are those beyond the connections. Latency is of each window, its line through "
+        "logarithms; it also shows what else the machine did."
+    )
+    if any(verdict["verdict"] == UNKNOWN for verdict in growth.values()):
         table.notes.append(
-            "Too short to tell: the run had too few samples, or was too short for so small a slope to show: neither "
-            "passed nor failed. Run it for longer, or allow more with --max-slope."
+            "Too short to tell: the run had too few samples, or was too short for so small a slope to show among what "
+            "the samples scatter: neither passed nor failed. Run it for longer, or allow more."
         )
     return table
 

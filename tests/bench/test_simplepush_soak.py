@@ -1,6 +1,8 @@
-"""`farm bench soak`: whether memory grows, its samples, servers that misbehave, and a real farm."""
+"""`farm bench soak`: whether anything creeps, its samples, servers that misbehave, and a real farm."""
 
 import json
+import math
+import random
 import signal
 import subprocess
 import sys
@@ -15,8 +17,9 @@ from support.bench import farm_bench, quiet
 from support.misbehaving import Rules, every, misbehaving
 
 from bench.cli import main
-from bench.figures import slope
-from bench.figures.slope import MIB, fit, judge
+from bench.figures import creep
+from bench.figures.creep import MIB
+from bench.figures.slope import fit, judge
 from bench.interrupt import Interrupt
 from bench.runs import soak
 from bench.runs.load import Load
@@ -34,7 +37,7 @@ def samples_of(
     """Samples of a process that grows by `growth` MiB an hour, and by `warm_up` MiB in the first third."""
     times = [every * number for number in range(int(hours * HOUR / every))]
     third = hours * HOUR / 3
-    return times, [50 * MIB + MIB * (growth * at / HOUR + warm_up * min(1.0, at / third)) for at in times]
+    return times, [50 + growth * at / HOUR + warm_up * min(1.0, at / third) for at in times]
 
 
 def sample(at: float, memory: int | None = 1, p99: float = 1.0) -> dict[str, Any]:
@@ -85,7 +88,7 @@ def test_there_is_no_line_through_too_little() -> None:
 )
 def test_verdicts(hours: float, growth: float, warm_up: float, verdict: str) -> None:
     times, sizes = samples_of(hours, growth, warm_up)
-    found = judge(times, sizes, 1, 2.0)
+    found = judge(times, sizes, 2.0, step=1.0)
     assert found["verdict"] == verdict
     if found["slope"] is not None:
         assert found["slope"] == pytest.approx(growth, abs=0.01)
@@ -94,13 +97,119 @@ def test_verdicts(hours: float, growth: float, warm_up: float, verdict: str) -> 
 def test_no_single_arena_is_a_leak() -> None:
     times, flat = samples_of(8, 0.0)
     for step in range(0, len(times), 7):
-        sizes = [size + (slope.STEP_BYTES if number >= step else 0) for number, size in enumerate(flat)]
-        assert judge(times, sizes, 1, 0.1)["verdict"] != "grows"
+        sizes = [size + (number >= step) for number, size in enumerate(flat)]
+        assert judge(times, sizes, 0.01, step=1.0)["verdict"] != "grows"
+
+
+def noise(count: int, scatter: float, alike: float, seed: int) -> list[float]:
+    """Each one `alike` times the one before, and a new part; their standard deviation is `scatter`."""
+    chance, last, found = random.Random(seed), 0.0, []
+    for _ in range(count):
+        last = alike * last + chance.gauss(0, scatter * (1 - alike**2) ** 0.5)
+        found.append(last)
+    return found
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.5, 0.9])
+def test_noise_that_remembers_is_seldom_taken_for_growth(alike: float) -> None:
+    times = [20.0 * number for number in range(360)]
+    judged = [judge(times, noise(360, 10.0, alike, seed), 0.0) for seed in range(200)]
+    assert sum(found["verdict"] == "grows" for found in judged) <= 10  # 2.5 % are expected
+    assert sum(abs(found["slope"]) > found["uncertainty"] for found in judged) <= 24
+
+
+def test_growth_is_found_in_noise_that_remembers() -> None:
+    times = [20.0 * number for number in range(360)]
+    for seed in range(20):
+        values = [200 * at / HOUR + part for at, part in zip(times, noise(360, 10.0, 0.5, seed), strict=True)]
+        assert judge(times, values, 100.0)["verdict"] == "grows"
+        assert judge(times, values, 300.0)["verdict"] == "steady"
+
+
+def test_one_window_that_took_very_long_outweighs_no_others() -> None:
+    times = [20.0 * number for number in range(360)]
+    values = [2.0 * math.exp(part) for part in noise(360, 0.3, 0.0, 1)]
+    calm = judge(times, values, 1.0, ratios=True)
+    values[300] = 400.0
+    assert judge(times, values, 1.0)["verdict"] == "too short to tell"
+    spiked = judge(times, values, 1.0, ratios=True)
+    assert calm["verdict"] == spiked["verdict"] == "steady"
+    assert abs(spiked["slope"] - calm["slope"]) < 0.5
+
+
+def test_a_slope_through_logarithms_is_in_the_units_of_the_figure() -> None:
+    times = [60.0 * number for number in range(120)]
+    found = judge(times, [10.0 + at / HOUR for at in times], 0.5, ratios=True)
+    assert found["slope"] == pytest.approx(1.0, rel=0.01) and found["verdict"] == "grows"
+    assert judge(times, [0.0] * 120, 0.5, ratios=True)["verdict"] == "too short to tell"  # a clock too coarse
 
 
 def test_nothing_is_judged_without_samples() -> None:
-    assert judge([], [], 1, 2.0)["verdict"] == "too short to tell"
-    assert soak.grown([], {}, 2.0) == {}
+    assert judge([], [], 2.0)["verdict"] == "too short to tell"
+    assert creep.verdicts([], creep.Limits()) == {}
+
+
+def two_hours(**creeping: float) -> list[dict[str, Any]]:
+    """Samples every 20 s of a farm in which what is named grows by so much an hour, among what figures scatter."""
+    scatter = {name: noise(360, 0.1, 0.5, seed) for seed, name in enumerate(("held", "open", "p50", "p99", "memory"))}
+    samples = []
+    for number in range(360):
+        at = 20.0 * number
+
+        def grown(name: str, at: float = at) -> float:
+            return creeping.get(name, 0.0) * at / HOUR
+
+        held = 9_900 + round(100 * scatter["held"][number])
+        p50 = (0.7 + grown("p50")) * math.exp(scatter["p50"][number])
+        p99 = (4.0 + grown("p99")) * math.exp(scatter["p99"][number])
+        memory = {"router": 15 * MIB + grown("memory") * MIB, "workers": 25 * MIB + 2e5 * scatter["memory"][number]}
+        opened = held + 40 + round(20 * scatter["open"][number] + grown("descriptors"))
+        samples.append(
+            {
+                "at": at,
+                "memory": memory,
+                "descriptors": {"router": 90, "workers": opened},
+                "connections": held,
+                "to_frame_ms": {"p50": p50, "p99": p99, "max": 2 * p99},
+                "to_response_ms": {"p50": 2 * p50, "p99": 2 * p99, "max": 3 * p99},
+                "pushes": 2000,
+            }
+        )
+    return samples
+
+
+def test_two_hours_in_which_nothing_creeps_are_steady() -> None:
+    for samples in (two_hours(), soak.thinned(two_hours())):
+        found = creep.verdicts(samples, creep.Limits())
+        assert {name: verdict["verdict"] for name, verdict in found.items()} == {
+            "memory, router": "steady",
+            "memory, workers": "steady",
+            "descriptors, router": "steady",
+            "descriptors, workers": "steady",
+            "PUT to frame, p50": "steady",
+            "PUT to frame, p99": "steady",
+            "PUT to answer, p50": "steady",
+            "PUT to answer, p99": "steady",
+        }
+        assert not creep.grows(found)
+        # a worker's descriptors without those of its devices
+        assert 30 < found["descriptors, workers"]["first"] < 50 and found["descriptors, router"]["last"] == 90
+
+
+@pytest.mark.parametrize(
+    ("creeping", "names"),
+    [
+        ({"memory": 4.0}, ["memory, router"]),
+        ({"descriptors": 20.0}, ["descriptors, workers"]),
+        ({"p50": 1.0}, ["PUT to frame, p50", "PUT to answer, p50"]),
+        ({"p99": 6.0}, ["PUT to frame, p99", "PUT to answer, p99"]),
+    ],
+)
+def test_what_creeps_is_named_also_when_it_is_judged_from_a_result(
+    creeping: dict[str, float], names: list[str]
+) -> None:
+    for samples in (two_hours(**creeping), soak.thinned(two_hours(**creeping))):
+        assert creep.grows(creep.verdicts(samples, creep.Limits())) == names
 
 
 def test_joined_samples_keep_the_end_and_the_worst() -> None:
@@ -120,10 +229,68 @@ def test_a_result_keeps_few_samples_and_all_of_their_pushes(count: int) -> None:
 
 
 def test_samples_in_which_the_farm_did_not_answer_are_left_out() -> None:
-    samples = [sample(at * 60.0, None if at % 3 == 0 else 5 * MIB) for at in range(600)]
-    verdict = soak.grown(samples, {"router": 1}, 2.0)["router"]
-    assert verdict["verdict"] == "steady" and verdict["samples"] == 200
-    assert "workers" not in soak.grown(samples, {"router": 1}, 2.0)
+    samples = two_hours()
+    for point in samples[::3]:
+        point |= {"memory": {"router": None, "workers": None}, "descriptors": {}, "connections": None}
+    found = creep.verdicts(samples, creep.Limits())
+    assert found["memory, router"]["verdict"] == "steady" and found["memory, router"]["samples"] == 120
+    assert found["descriptors, workers"]["samples"] == 120 and "memory, supervisor" not in found
+    for point in samples:
+        point["to_frame_ms"] = {}
+    assert "PUT to frame, p50" not in creep.verdicts(samples, creep.Limits())
+
+
+@pytest.fixture
+def result(tmp_path: Path) -> Path:
+    """A result of two hours by a release that judged only memory, and not what grew there."""
+    body = json.loads((Path(view.__file__).parents[1] / "results" / "soak.json").read_text())
+    body["soak"]["samples"] = [sample(0) | point for point in soak.thinned(two_hours(descriptors=40.0))]
+    for point in body["soak"]["samples"]:
+        point |= {"devices": 10_000, "away": 0}
+    body["soak"]["growth"] = {"router": body["soak"]["growth"].get("router", {}) | {"verdict": "steady"}}
+    body["soak"]["growth"]["router"].pop("unit", None)
+    file = tmp_path / "old.json"
+    file.write_text(json.dumps(body))
+    return file
+
+
+def test_a_result_of_an_older_release_is_shown_with_all_verdicts(result: Path) -> None:
+    growth = view.tables(json.loads(result.read_text()))[1]
+    assert next(row for row in growth.rows if row[0] == "descriptors, workers")[-1] == "grows"
+
+
+def test_a_result_is_judged_again_by_other_limits(result: Path, tmp_path: Path) -> None:
+    before = json.loads(result.read_text())
+    command = ["soak", "--judge", str(result), "--out", str(tmp_path / "out"), "--no-pictures"]
+    limits = ["--max-p50-slope", "0.4", "--max-p99-slope", "4"]
+    found = CliRunner().invoke(main, [*command, *limits])
+    assert found.exit_code == 1, found.output
+    body = json.loads((tmp_path / "out" / "soak.json").read_text())
+    assert body["soak"]["grows"] == ["descriptors, workers"]
+    assert (body["when"], body["commit"]) == (before["when"], before["commit"])
+    assert body["options"] == before["options"] | {
+        "max_slope": 2.0,
+        "max_descriptors_slope": 10.0,
+        "max_p50_slope": 0.4,
+        "max_p99_slope": 4.0,
+    }
+    assert "+4" in (tmp_path / "out" / "soak.md").read_text()
+    again = CliRunner().invoke(main, [*command, *limits, "--max-descriptors-slope", "60", "--name", "allowed"])
+    assert again.exit_code == 0, again.output
+    assert json.loads((tmp_path / "out" / "allowed.json").read_text())["soak"]["grows"] == []
+
+
+def test_only_a_soak_can_be_judged(tmp_path: Path, result: Path) -> None:
+    body = json.loads(result.read_text())
+    for wrong, text in (
+        ({"command": "push"}, "only one of 'soak'"),
+        ({"soak": {}}, "without the samples"),
+        ({"soak": {"samples": [{"at": 1}]}}, "without the samples"),
+    ):
+        file = tmp_path / "wrong.json"
+        file.write_text(json.dumps(body | wrong))
+        found = CliRunner().invoke(main, ["soak", "--judge", str(file)])
+        assert found.exit_code == 1 and text in found.output and "Traceback" not in found.output
 
 
 def test_a_soak_of_a_farm(tmp_path: Path) -> None:
@@ -158,7 +325,7 @@ def test_a_long_soak_is_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
         done = soak.run(target, load, plan, interrupt=Interrupt(), progress=quiet())["soak"]
     assert 2 <= len(done["samples"]) <= 4
     assert sum(point["pushes"] for point in done["samples"]) == server.pushes == done["deliveries"]["sent"]
-    assert done["clean"] and done["growth"] == {}
+    assert done["clean"] and {name.split(",")[0] for name in done["growth"]} == {"PUT to frame", "PUT to answer"}
 
 
 def test_a_soak_finds_what_was_lost() -> None:
