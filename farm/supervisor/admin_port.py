@@ -7,6 +7,7 @@ deadline in both states, after which it is closed. Beyond `admin.max_connections
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -28,9 +29,22 @@ from router.common import logs
 
 _READ_BYTES: Final = 4096  # the limit of headers is checked between reads
 _ACCEPT_AGAIN_S: Final = 0.1
+_LIBRARY: Final = "hypercorn.error"
 _STOP_S: Final = 0.2  # what a request that is answered may still take
 _FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _GONE: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+def _reporting(app: Any) -> Any:
+    """The application, whose defects are logged here, and not by hypercorn: as often as clients may cause one."""
+
+    async def called(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await app(scope, receive, send)
+        except Exception as defect:  # the client has its 500
+            logs.limited("admin.connection_failed", at="error", exc=defect)
+
+    return called
 
 
 class _Http1(H11Protocol):
@@ -111,11 +125,12 @@ class AdminPort:
     """The connections of the admin port."""
 
     def __init__(self, app: Any, options: AdminOptions) -> None:
-        self.app = ASGIWrapper(app)
+        self.app = ASGIWrapper(_reporting(app))
         self.options = options
         self.context = WorkerContext(None)
         self.config = Config()
         self.config.accesslog = None
+        self.config.errorlog = logging.getLogger(_LIBRARY)  # else it writes to stderr itself, in a form of its own
         self.config.include_server_header = False
         self.config.h11_max_incomplete_size = options.max_header_bytes
         self._connections: dict[_Connection, None] = {}  # the one with the oldest state comes first

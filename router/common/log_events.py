@@ -10,7 +10,8 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "admin.action": "Someone has had something done over the admin port: `action` is the route, `target` what it was "
     "about, `arguments` those of the query and what else says what was done (no contents), `outcome` ok or the error's "
     "code, `role` that of the token, and `request_id` the request's ID.",
-    "admin.connection_failed": "A connection of the admin port ended because of an internal error.",
+    "admin.connection_failed": "A page or a connection of the admin port failed because of an internal error; the "
+    "trace follows.",
     "admin.full": "The admin port has as many connections as it takes; a new one was closed.",
     "admin.refused": "The admin port refused a request: `why` is host, page, token or role (see admin.* and the docs).",
     "admin.route_failed": "A request of the admin port failed because of an internal error; the trace follows.",

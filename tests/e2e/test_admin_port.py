@@ -184,16 +184,27 @@ def test_where_all_have_a_request_the_next_one_hears_503() -> None:
         (b"GET /live HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n", b" 4"),
     ],
 )
-def test_what_one_sends_is_the_end_of_that_one_at_most(
-    request_: bytes, status: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_one_sends_is_the_end_of_that_one_at_most(request_: bytes, status: bytes) -> None:
     async def run() -> None:
         async with serving(SHORT) as connect:
             assert status in await answer(await connect(), request_)
             assert b" 200" in await answer(await connect())
 
-    caplog.set_level(logging.CRITICAL, "hypercorn")
     trio.run(run)
+
+
+def test_a_defect_is_a_line_of_our_log_and_nothing_besides(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def run() -> None:
+        async with serving(LONG) as connect:
+            for _ in range(3):
+                assert b" 500" in await answer(await connect(), b"GET /fails HTTP/1.1\r\nhost: h\r\n\r\n")
+
+    trio.run(run)
+    said = [(record.name, record.message) for record in caplog.records if record.levelno >= logging.WARNING]
+    assert said in ([], [("farm", "admin.connection_failed")])  # one in ten seconds, and perhaps of a test before
+    assert capfd.readouterr() == ("", "")
 
 
 def test_those_who_leave_before_their_answer_are_no_error(caplog: pytest.LogCaptureFixture) -> None:
