@@ -6,5 +6,6 @@
 | `token.key` | the token key, unless that is in the settings (`token.keys`) |
 | `store.layout`, and what it names, or `store.sqlite3` | as in a data folder (`router.store.layout`) |
 
-A folder with mode 0700, its files with 0600: who has the token key can make push endpoints of this farm.
+A folder with mode 0700, or one file (`farm.backup.archive`). Files have mode 0600: who has the token key can make push
+endpoints of this farm.
 """

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final, Protocol
 
 from farm.backup.manifest import BackupError, Entry
-from router.common.files import open_own
+from router.common.files import open_own, what_to_do
 from router.store import layout
 
 Tell = Callable[[str], None]
@@ -17,6 +18,13 @@ Tell = Callable[[str], None]
 _CHUNK: Final = 1_048_576
 KEY_BYTES: Final = 65_536
 """A file with token keys is no longer."""
+
+
+class Readable(Protocol):
+    """A file that is read from its beginning to its end."""
+
+    def read(self, size: int, /) -> bytes:
+        """So many bytes at most; nothing at its end."""
 
 
 def entry(path: Path) -> Entry:
@@ -31,36 +39,51 @@ def entry(path: Path) -> Entry:
 
 
 def write(path: Path, data: bytes) -> None:
-    """A new file with mode 0600, on the disk when this returns."""
-    with os.fdopen(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+    """A new file with mode 0600, on the disk when this returns. Raises: BackupError, FileError."""
+    with _new(path) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
-def copy_checked(source: Path, target: Path, wanted: Entry, copied: Callable[[int], None]) -> None:
-    """Copy a file into a new one, with mode 0600. copied: called with the bytes of each part.
+def copy_checked(old: Readable, shown: str, target: Path, wanted: Entry, copied: Callable[[int], None]) -> None:
+    """Copy a file into a new one, with mode 0600. shown: what is copied, for an error. copied: called with the bytes of
+    each part.
 
-    Raises: BackupError if it is not as the manifest says. FileError.
+    Raises: BackupError if it is not as the manifest says, and as soon as it is longer. FileError.
     """
     digest, size = hashlib.sha256(), 0
-    try:
-        handle = open_own(source, os.O_RDONLY)
-    except FileNotFoundError:
-        raise BackupError(f"{source}: it is missing, and the backup's manifest names it: take another backup") from None
-    with (
-        os.fdopen(handle, "rb") as old,
-        os.fdopen(open_own(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as new,
-    ):
-        while chunk := old.read(_CHUNK):
+    with _new(target) as new:
+        while size <= wanted.bytes and (chunk := _read(old, shown)):
             digest.update(chunk)
             size += len(chunk)
             new.write(chunk)
             copied(len(chunk))
-        new.flush()
-        os.fsync(new.fileno())
     if Entry(size, digest.hexdigest()) != wanted:
-        raise BackupError(f"{source}: it is not as it was when the backup was made (SHA-256): take another backup")
+        raise BackupError(f"{shown}: it is not as it was when the backup was made (SHA-256): take another backup")
+
+
+def _read(old: Readable, shown: str) -> bytes:
+    with explained(shown):
+        return old.read(_CHUNK)
+
+
+@contextlib.contextmanager
+def _new(path: Path) -> Iterator[BinaryIO]:
+    """A new file with mode 0600, on the disk when the block ends. Raises: BackupError if it cannot be written."""
+    handle = open_own(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    with explained(path), os.fdopen(handle, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def explained(path: object) -> Iterator[None]:
+    """Make an error of the operating system one line that names this path. Raises: BackupError."""
+    try:
+        yield
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise BackupError(f"{path}: {why}{what_to_do(error)}") from None
 
 
 def part(done: int, total: int) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from farm.backup import files, manifest
+from farm.backup import archive, drafts, files, manifest
 from farm.backup.files import Tell
 from farm.backup.manifest import BackupError, Manifest
 from router.common import store_kinds
@@ -24,6 +24,7 @@ from router.common.options import Settings
 from router.common.settings import Data, StoreOptions, TokenOptions
 from router.key_file import KEY_FILE
 from router.store import layout, sqlite_copy
+from router.store.base import StoreError
 from router.store.layout import Layout
 from router.store.sqlite_file import has_rows
 
@@ -39,13 +40,13 @@ def elsewhere(settings: Settings) -> str:
 
 
 def make(settings: Settings, target: Path, release: str, now: int, tell: Tell) -> Manifest:
-    """Make the backup, a new folder, which appears when it is complete and checked.
+    """Make the backup, a new folder, or one file if its name ends with .tar. It appears when it is complete and
+    checked.
 
     Raises: BackupError, StoreError, FileError, OSError; then there is none.
     """
     data = Path(settings.get(Data).dir)
-    if os.path.lexists(target):
-        raise BackupError(f"{target} is there already: nothing is overwritten; name another folder")
+    _check_target(data, target)
     if why := elsewhere(settings):
         raise BackupError(why)
     found = layout.read(data)
@@ -53,34 +54,64 @@ def make(settings: Settings, target: Path, release: str, now: int, tell: Tell) -
         raise BackupError(f"{data} has no store: name the data folder of a farm with --data, or its settings file")
     found = msgspec.structs.replace(found, remove="")
     layout.check_whole(data, found, has_rows)
-    _check_room(found.paths(data), target)
-    draft = target.with_name(f"{target.name}.partial-{os.getpid()}")
-    os.mkdir(draft, 0o700)
-    try:
-        key = _copy_key(settings, data, draft)  # first, as another user than the farm's cannot read it
-        _copy_store(data, draft, found, tell)
-        now_found = layout.read(data)
-        if now_found is None or (now_found.folder, now_found.routers) != (found.folder, found.routers):
-            raise BackupError(f"the store of {data} was copied for another number of routers meanwhile: run it again")
-        schema = 0
-        for name in manifest.store_names(found):
-            tell(f"checking {name}")
-            schema = max(schema, sqlite_copy.check(draft / name, data / name))
-        entries = {}
-        for name in manifest.names(found, key=key):
-            tell(f"SHA-256 of {name}")
-            entries[name] = files.entry(draft / name)
-        made = manifest.new(release, now, schema, found, entries)
-        files.write(draft / manifest.FILE, manifest.encode(made))
-        files.sync(draft)
-        if os.path.lexists(target):
-            raise BackupError(f"{target} has come meanwhile: nothing is overwritten; name another folder")
-        os.rename(draft, target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+    single = target.suffix == archive.SUFFIX
+    _check_room(found.paths(data), target, twice=single)
+    with drafts.draft(target) as draft:
+        made = _make(settings, data, found, draft, (release, now), tell)
+        if single:
+            done = 0
+
+            def written(size: int) -> None:
+                nonlocal done
+                done += size
+                tell(f"writing {target.name}: {files.part(done, made.size)}")
+
+            archive.write(draft, draft / target.name, made, written)
+            drafts.appear_file(draft / target.name, target)
+        else:
+            files.sync(draft)
+            drafts.appear(draft, target)
     layout.sync_folder(target.absolute().parent)
     return made
+
+
+def _check_target(data: Path, target: Path) -> None:
+    """Raises: BackupError."""
+    if os.path.lexists(target):
+        raise BackupError(f"{target} is there already: nothing is overwritten; choose another name")
+    if target.suffix in archive.COMPRESSED:
+        raise BackupError(f"{target}: a backup is not compressed: name a folder or FILE.tar, and compress that")
+    if target.absolute().parent.resolve() == data.resolve():
+        raise BackupError(f"{target} is in the data folder, among the farm's own files: choose a place elsewhere")
+
+
+def _make(settings: Settings, data: Path, found: Layout, draft: Path, made_by: tuple[str, int], tell: Tell) -> Manifest:
+    """All files of the backup in this folder. made_by: release and time."""
+    key = _copy_key(settings, data, draft)  # first, as another user than the farm's cannot read it
+    try:
+        _copy_store(data, draft, found, tell)
+    except StoreError:  # of files that are just being replaced there is nothing else to say
+        _check_unchanged(data, found)
+        raise
+    _check_unchanged(data, found)
+    schema = 0
+    for name in manifest.store_names(found):
+        tell(f"checking {name}")
+        schema = max(schema, sqlite_copy.check(draft / name, data / name))
+    entries = {}
+    for name in manifest.names(found, key=key):
+        tell(f"SHA-256 of {name}")
+        entries[name] = files.entry(draft / name)
+    release, now = made_by
+    made = manifest.new(release, now, schema, found, entries)
+    files.write(draft / manifest.FILE, manifest.encode(made))
+    return made
+
+
+def _check_unchanged(data: Path, found: Layout) -> None:
+    now = layout.read(data)
+    if now is None or (now.folder, now.routers) != (found.folder, found.routers):
+        raise BackupError(f"the store of {data} was copied for another number of routers meanwhile: run it again")
 
 
 def _copy_store(data: Path, draft: Path, found: Layout, tell: Tell) -> None:
@@ -110,12 +141,18 @@ def _copy_key(settings: Settings, data: Path, draft: Path) -> bool:
     return True
 
 
-def _check_room(paths: list[Path], target: Path) -> None:
-    needed = 0
+def _check_room(paths: list[Path], target: Path, *, twice: bool) -> None:
+    """twice: whether each file has to have room twice, one after the other."""
+    sizes = []
     for path in paths:
+        size = 0
         for beside in ("", "-wal"):
             with contextlib.suppress(FileNotFoundError):
-                needed += path.with_name(path.name + beside).stat().st_size
+                size += path.with_name(path.name + beside).stat().st_size
+        sizes.append(size)
+    needed = sum(sizes) + (max(sizes) if twice else 0)
     free = shutil.disk_usage(target.absolute().parent).free
     if free < needed:
-        raise BackupError(f"{target}: the copy takes {needed >> 20:,} MiB, and that disk has {free >> 20:,} MiB left")
+        raise BackupError(
+            f"{target}: the copy takes {-(-needed >> 20):,} MiB, and that disk has {free >> 20:,} MiB left"
+        )

@@ -19,12 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from farm.backup import files, manifest
+from farm.backup import files, manifest, sources
 from farm.backup.files import Tell
 from farm.backup.making import elsewhere
 from farm.backup.manifest import BackupError, Manifest
+from farm.backup.sources import Source
 from farm.control import PID_FILE
-from router.common.files import open_own, read_at_most, take_folder
+from router.common.files import open_own, take_folder
 from router.common.options import Settings
 from router.common.settings import Data
 from router.key_file import KEY_FILE
@@ -33,14 +34,6 @@ from router.store.statements import SCHEMA_VERSION
 
 _STORES: Final = ("store.sqlite3*", "store-*")
 _STAGE: Final = "restoring"
-
-
-def read(source: Path) -> Manifest:
-    """The manifest of a backup. Raises: BackupError, FileError if it is none."""
-    path = source / manifest.FILE
-    if not path.is_file():
-        raise BackupError(f"{source} is no backup: {manifest.FILE} is not in it")
-    return manifest.decode(read_at_most(path, manifest.MAX_BYTES), path)
 
 
 def restore(settings: Settings, source: Path, tell: Tell, *, replace: bool) -> tuple[Manifest, Path | None]:
@@ -53,10 +46,16 @@ def restore(settings: Settings, source: Path, tell: Tell, *, replace: bool) -> t
     if why := elsewhere(settings):
         raise BackupError(why)
     data = Path(settings.get(Data).dir)
-    found = read(source)
+    with sources.opened(source) as opened:
+        return opened.manifest, _restore(data, source, opened, tell, replace=replace)
+
+
+def _restore(data: Path, path: Path, source: Source, tell: Tell, *, replace: bool) -> Path | None:
+    """Returns: where that is which was there before, if there was something."""
+    found = source.manifest
     if found.schema > SCHEMA_VERSION:
         raise BackupError(
-            f"{source}: release {found.release} made it (schema {found.schema}, this release knows {SCHEMA_VERSION}): "
+            f"{path}: release {found.release} made it (schema {found.schema}, this release knows {SCHEMA_VERSION}): "
             "put it back with that release"
         )
     take_folder(data)
@@ -70,21 +69,30 @@ def restore(settings: Settings, source: Path, tell: Tell, *, replace: bool) -> t
             shutil.rmtree(stage)
         free = shutil.disk_usage(data).free
         if free < found.size:
-            raise BackupError(f"{data}: the backup has {found.size >> 20:,} MiB, and that disk {free >> 20:,} MiB left")
+            raise BackupError(
+                f"{data}: the backup has {-(-found.size >> 20):,} MiB, and that disk {free >> 20:,} MiB left"
+            )
         os.mkdir(stage, 0o700)
         try:
             _stage(source, stage, found, tell)
             aside = _make_aside(data) if before else None
             os.close(open_own(data / layout.UNFINISHED, os.O_RDWR | os.O_CREAT))
             layout.sync_folder(data)
-            if aside is not None:
-                _move_aside(data, before, aside)
-            _move_in(stage, data, found)
-            os.unlink(data / layout.UNFINISHED)
-            layout.sync_folder(data)
+            try:
+                if aside is not None:
+                    _move_aside(data, before, aside)
+                _move_in(stage, data, found)
+                os.unlink(data / layout.UNFINISHED)
+                layout.sync_folder(data)
+            except OSError as error:
+                kept = f"; what was there is in {aside}" if aside is not None else ""
+                raise BackupError(
+                    f"{data} is not complete ({(error.strerror or str(error)).lower()}), and no farm starts on it: mend"
+                    f" that and run farm restore --replace again{kept}"
+                ) from None
         finally:
             shutil.rmtree(stage, ignore_errors=True)
-    return found, aside
+    return aside
 
 
 @contextlib.contextmanager
@@ -110,7 +118,7 @@ def _present(data: Path) -> list[Path]:
     return sorted((*found, *(path for pattern in _STORES for path in data.glob(pattern))))
 
 
-def _stage(source: Path, stage: Path, found: Manifest, tell: Tell) -> None:
+def _stage(source: Source, stage: Path, found: Manifest, tell: Tell) -> None:
     done = 0
 
     def copied(size: int) -> None:
@@ -120,11 +128,13 @@ def _stage(source: Path, stage: Path, found: Manifest, tell: Tell) -> None:
 
     if found.layout.folder:
         os.mkdir(stage / found.layout.folder, 0o700)
-    for name, wanted in found.files.items():
-        files.copy_checked(source / name, stage / name, wanted, copied)
+    for name in manifest.names(found.layout, key=found.has_key):
+        with source.opened(name, found.files[name]) as file:
+            files.copy_checked(file, source.shown(name), stage / name, found.files[name], copied)
+    source.end()
     for number, name in enumerate(manifest.store_names(found.layout)):
         tell(f"checking {name}")
-        sqlite_copy.check(stage / name, source / name)
+        sqlite_copy.check(stage / name, Path(source.shown(name)))
         sqlite_copy.begin_anew(stage / name, number, time.time())
     files.sync(stage)
 

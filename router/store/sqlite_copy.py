@@ -15,6 +15,8 @@ from router.store.base import StoreError
 from router.store.sqlite_file import BUSY_TIMEOUT_S, REASONS, check_version, explained
 
 _STEP_PAGES: Final = 1024
+_OF_WRITING: Final = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_TRUNCATE", "SQLITE_IOERR_FSYNC")
+"""Failures of the copy, which alone is written."""
 
 
 def copy(source: Path, target: Path, copied: Callable[[int, int], None]) -> None:
@@ -40,21 +42,26 @@ def copy(source: Path, target: Path, copied: Callable[[int, int], None]) -> None
                 new, pages=_STEP_PAGES, progress=lambda _, left, total: copied((total - left) * page, total * page)
             )
     except REASONS as error:
-        raise explained(source, error) from error
+        name = getattr(error, "sqlite_errorname", None) or ""
+        raise explained(target if name in _OF_WRITING else source, error) from error
 
 
 def check(path: Path, source: Path) -> int:
     """Look at all of a copy, which nobody may write to meanwhile. Returns: the version of its schema; 0: it is empty.
 
     source: what it is a copy of, for the error.
-    Raises: StoreError if it is damaged, or a newer release wrote it.
+    Raises: StoreError if it is damaged, or a newer release wrote it, or it has a trigger or a view: no release makes
+    these, and they do other things than what is asked for.
     """
     try:
         with contextlib.closing(_read_only(path, "&immutable=1")) as db:
             version = check_version(source, db)
+            foreign = db.execute("SELECT type, name FROM sqlite_schema WHERE type IN ('trigger', 'view')").fetchone()
             (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.Error as error:
         raise StoreError(f"store {source}: it is damaged, or no store ({error})") from None
+    if foreign is not None:
+        raise StoreError(f"store {source}: it has a {foreign[0]} ({foreign[1]:.40}), which no release makes")
     if found != "ok":
         raise StoreError(f"store {source}: it is damaged ({found})")
     return version

@@ -45,7 +45,7 @@ def stored(farm: Farm) -> tuple[str, str, str]:
 
 
 def test_what_was_stored_before_a_backup_is_delivered_by_the_farm_that_it_is_put_back_into(tmp_path: Path) -> None:
-    backup, again = tmp_path / "backup", tmp_path / "again"
+    backup, again = tmp_path / "backup.tar", tmp_path / "again"
     of_earlier_release(tmp_path / "data")
     with running_farm(tmp_path / "data", {"router.routers": 2}, workers=1) as farm:
         waiting = [stored(farm) for _ in range(2)]

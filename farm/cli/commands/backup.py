@@ -9,42 +9,48 @@ from pathlib import Path
 import click
 
 from farm.cli.flags import with_settings
-from farm.cli.outcome import DONE, complain, one_line
+from farm.cli.outcome import DONE, complain, one_line, warn
 from farm.config import Resolved
 
 _NICE = 10
 
 
 @click.command("backup", short_help="Copy the store and the token key while the farm runs.")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
 @with_settings("--data")
-def command(folder: Path, resolved: Resolved) -> int:
-    """Make FOLDER, a backup of the data folder: the store, as it is at one moment for each router, and the token key.
-    The farm may run meanwhile. It is checked before it appears, and nothing is overwritten.
+def command(target: Path, resolved: Resolved) -> int:
+    """Make TARGET, a backup of the data folder: the store, as it is at one moment for each router, and the token key. A
+    name that ends with .tar is one file, any other one a folder. The farm may run meanwhile. It is checked before it
+    appears, and nothing is overwritten.
 
     Whoever has the token key can make push endpoints of this farm, so keep the backup as secret as the data folder:
-    its mode is 0700, that of its files 0600. Run it as the user of the farm.
+    its mode is 0700, that of files 0600. Run it as the user of the farm.
 
     \b
     Examples:
       farm backup /backup/farm-monday
       farm backup --data /var/lib/farm /backup/farm-monday
+      farm backup --data /var/lib/farm /backup/farm-monday.tar
 
     Exit code 1 if there is none: the store is elsewhere (Redis), or the disk is full.
     """
-    from farm.backup import making
+    from farm.backup import drafts, making
     from farm.cli import release, report
     from router.common.errors import MendableError
 
     os.nice(_NICE)
     began = time.monotonic()
+    for line in drafts.clean(target):
+        warn(line)
     try:
         with report.progress("backup") as tell:
-            made = making.make(resolved.settings, folder, release(), int(time.time()), tell)
+            made = making.make(resolved.settings, target, release(), int(time.time()), tell)
     except MendableError as error:
         return complain(f"farm backup: {one_line(str(error))}")
+    except OSError as error:
+        return complain(f"farm backup: {error.filename or target}: {(error.strerror or str(error)).lower()}")
     click.echo(
-        f"{folder}: {len(made.files)} files, {made.size / 1e6:,.1f} MB, schema {made.schema}, checked, "
+        f"{target}: {len(made.files)} files, {made.size / 1e6:,.1f} MB, schema {made.schema}, checked, "
         f"in {time.monotonic() - began:.1f} s"
     )
     if made.has_key:

@@ -12,17 +12,17 @@ from farm.config import Resolved
 
 
 @click.command("restore", short_help="Check a backup and put it back.")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("backup", type=click.Path(path_type=Path))
 @click.option("--replace", is_flag=True, help="Move the store and the key that are there into a folder beside them.")
 @with_settings("--data")
-def command(folder: Path, replace: bool, resolved: Resolved) -> int:
-    """Check FOLDER, a backup that farm backup has made, and put it into the data folder. No farm may run on that, and
-    what it has is not overwritten. Run it as the user of the farm.
+def command(backup: Path, replace: bool, resolved: Resolved) -> int:
+    """Check BACKUP, a folder or a file that farm backup has made, and put it into the data folder. No farm may run on
+    that, and what it has is not overwritten. Run it as the user of the farm.
 
     \b
     Examples:
       farm restore /backup/farm-monday
-      farm restore --data /var/lib/farm --replace /backup/farm-monday
+      farm restore --data /var/lib/farm --replace /backup/farm-monday.tar
 
     Exit code 1 if it is damaged, or of a newer release: then nothing has changed.
     """
@@ -33,9 +33,11 @@ def command(folder: Path, replace: bool, resolved: Resolved) -> int:
 
     try:
         with report.progress("restore") as tell:
-            found, aside = restoring.restore(resolved.settings, folder, tell, replace=replace)
+            found, aside = restoring.restore(resolved.settings, backup, tell, replace=replace)
     except MendableError as error:
         return complain(f"farm restore: {one_line(str(error))}")
+    except OSError as error:
+        return complain(f"farm restore: {error.filename or backup}: {(error.strerror or str(error)).lower()}")
     data = resolved.settings.get(Data).dir
     click.echo(f"{data}: as it was at {found.when}, of router.routers={found.layout.routers}")
     if aside is not None:
