@@ -16,7 +16,7 @@ PYTEST = -m pytest -p no:cacheprovider -n $(TEST_PROCESSES) --dist loadfile --no
 COVERAGE_FLOOR := 90
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools start test test-unit test-routers test-cluster test-deletion lint bench docs fuzz torture dist man deb test-deb lock clean
+.PHONY: help install tools start test test-unit test-routers test-cluster test-upgrade test-deletion lint bench docs fuzz torture dist man deb test-deb lock clean
 
 help:
 	@echo "make start    install, then run a farm of $(WORKERS) workers in the foreground (data in ./farm-data)"
@@ -27,6 +27,7 @@ help:
 	@echo "                TEST_TIMES=20: with 20 times as many examples and seeds where lots are drawn"
 	@echo "make test-routers  install, then the end-to-end tests on farms of two routers; ROUTERS=3 for more; a quarter of an hour on 2 cores"
 	@echo "make test-cluster  install, then a farm on three hosts that lose each other, Redis and their power; CLUSTER='--seconds 600', or --help"
+	@echo "make test-upgrade  install, then farms that change between an older release and this one while they are killed; OLD=commit TORTURE='--seconds 600'"
 	@echo "make test-deletion  install, then all tests without each dialect in turn; DIALECT=pusher for one; half an hour each on 2 cores"
 	@echo "make lint     install, then ruff and mypy --strict"
 	@echo "make bench    install, then farm bench with BENCH='connect --help', say"
@@ -82,6 +83,16 @@ test-routers: $(DEV)
 test-cluster: $(DEV)
 	tests/install-servers $(SERVERS) $(MISSING)
 	PYTHONPATH=tests $(BIN)/python -m torture.cluster --verbose $(CLUSTER)
+
+# To and fro under traffic: a farm on one host, then one on three. TORTURE='--seconds 600', or --help. Exit codes of make
+# torture and make test-cluster; it needs the history with that commit. A fork server that is killed is left out: one that
+# is started in its place while the code is replaced finds half of each, says so in a trace, and is started once more.
+test-upgrade: $(DEV)
+	tests/install-servers $(SERVERS) $(MISSING)
+	PYTHONPATH=tests $(BIN)/python -m torture --older $(OLD) --routers 2 --verbose \
+	  --faults other-release,kill-worker,kill-router,stop-worker,reload,drain $(TORTURE)
+	PYTHONPATH=tests $(BIN)/python -m torture.cluster --older $(OLD) --verbose \
+	  --faults other-release-host,kill-worker,kill-router,reload-host,drain-host $(TORTURE)
 
 # On copies of the tree: see tests/support/deletion.py.
 test-deletion: $(DEV)

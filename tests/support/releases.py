@@ -52,17 +52,19 @@ class Place:
         shutil.rmtree(gone, ignore_errors=True)
 
 
+def full_name(commit: str) -> str:
+    """Of a commit, in hexadecimal digits. Raises: NoHistoryError."""
+    found, _ = _git("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")
+    if found is not None:
+        return found.decode().strip()
+    whole = _git("rev-parse", "--is-shallow-repository")[0] == b"false\n"
+    why = "not in the history of this tree" if whole else "this tree has not all of its history (git fetch --unshallow)"
+    raise NoHistoryError(f"an older release is needed, commit {commit}: {why}", to_be_expected=not whole)
+
+
 def of_commit(commit: str, folder: Path) -> Path:
     """The tree of a commit, into this new folder. Raises: NoHistoryError."""
-    if (why := _git("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")[0]) is None:
-        whole = _git("rev-parse", "--is-shallow-repository")[0] == b"false\n"
-        text = (
-            "not in the history of this tree"
-            if whole
-            else "this tree has not its whole history (git fetch --unshallow)"
-        )
-        raise NoHistoryError(f"an older release is needed, commit {commit}: {text}", to_be_expected=not whole)
-    archive, said = _git("archive", why.decode().strip(), *_PARTS)
+    archive, said = _git("archive", full_name(commit), *_PARTS)
     if archive is None:
         raise NoHistoryError(f"git archive: {said}", to_be_expected=False)
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:

@@ -21,6 +21,7 @@ from support.dialects import names
 from support.farm_fixture import ROOT
 from support.namespaces import HERE, in_namespaces, refused
 from support.redis_servers import PRODUCTS
+from support.releases import of_commit
 
 from router.common.partitions import fixed_owners, partition
 from router.common.uuids import device_key
@@ -31,6 +32,7 @@ from torture.history import DIALECTS, PUSHER, SIMPLEPUSH, WEBPUSH, Push
 from torture.official import PUSHER_JS, PusherJs, PusherLibrarySender, WebPushLibraryDevice, WebPushLibrarySender
 from torture.report import Log
 from torture.run import Run, checked, common_options, told
+from torture.upgrades import NO_OLDER, Code
 
 _SETTINGS: Final = {
     "redis.lease": LEASE_S,
@@ -55,6 +57,8 @@ class ClusterRun(Run):
     def __init__(self, options: argparse.Namespace, folder: Path, stack: contextlib.ExitStack) -> None:
         super().__init__(options, folder)
         self._stack = stack
+        if not options.older:
+            self.missing["other-release-host"] = NO_OLDER
         self._looking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -63,7 +67,11 @@ class ClusterRun(Run):
         running = running_cluster(folder, options.store, self.settings(), options.workers, not options.apart)
         self.cluster, self.balancer = await asyncio.to_thread(self._stack.enter_context, running)
         self.log = Log(self.world, {f"{host.name} ": host for host in self.cluster.hosts})
-        self.faults = ClusterFaults(self.world, self.cluster, self.balancer, self.clients)
+        code = {}
+        if options.older:
+            older = of_commit(options.older, folder / "older")
+            code = {host.name: Code(host, folder / f"code-{host.name}", older) for host in self.cluster.hosts}
+        self.faults = ClusterFaults(self.world, self.cluster, self.balancer, self.clients, code)
         await asyncio.to_thread(self.cluster.start)
         self.world.device_port, self.world.router_port = self.balancer.device_port, self.balancer.router_port
         await self.faults.wait_well()

@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from support.cluster_hosts import FRONT, PEERS, STORE, Cluster, Host
@@ -19,6 +19,7 @@ from support.redis_servers import RedisServer
 from torture import history
 from torture.clients import Client
 from torture.faults import WELL_S, Act, AnyFaults, Effect
+from torture.upgrades import RELOADS, Code
 from torture.world import World
 
 LEASE_S: Final = 2.0
@@ -32,7 +33,15 @@ _PROMOTION_S: Final = 30.0
 class ClusterFaults(AnyFaults):
     """All faults, by name, on one cluster."""
 
-    def __init__(self, world: World, cluster: Cluster, balancer: HAProxy, clients: Sequence[Client]) -> None:
+    def __init__(
+        self,
+        world: World,
+        cluster: Cluster,
+        balancer: HAProxy,
+        clients: Sequence[Client],
+        code: Mapping[str, Code] | None = None,
+    ) -> None:
+        """code: of each host, if it changes."""
         link, wire = frozenset({history.LINK}), frozenset({history.LINK, history.WIRE})
         stands, store = link | {history.STOPPED}, link | {history.STORE}
         every: dict[str, tuple[Act, frozenset[str]]] = {
@@ -40,6 +49,7 @@ class ClusterFaults(AnyFaults):
             "lose-host": (self._lose_host, wire),
             "drain-host": (self._drain_host, link),
             "reload-host": (self._reload_host, link),
+            "other-release-host": (self._other_release, link),
             "kill-router": (lambda: self._kill("router"), link),
             "kill-worker": (lambda: self._kill("worker"), link),
             "kill-fork-server": (lambda: self._kill("fork server"), link),
@@ -67,6 +77,7 @@ class ClusterFaults(AnyFaults):
         super().__init__(world, clients, every)
         self._cluster = cluster
         self._balancer = balancer
+        self._code = code or {}
         self.ended: set[str] = set()
         """Hosts that must not run now."""
 
@@ -148,6 +159,16 @@ class ClusterFaults(AnyFaults):
         except AssertionError as error:
             self._world.odd("reload", str(error))
         return Effect(host.name, frozenset({host.name}))
+
+    async def _other_release(self) -> Effect:
+        """A host gets other code than it has, whatever the others have."""
+        host = self._host()
+        done = await self._code[host.name].upgrade(
+            self._random.random() < RELOADS,
+            lambda: self._without(host, host.stop, 0),
+            lambda text: self._world.odd("upgrade", f"{host.name}: {text}"),
+        )
+        return Effect(f"{host.name}: {done}", frozenset({host.name}))
 
     # ------------------------------------------------------------------ processes
 
@@ -311,6 +332,7 @@ NAMES: Final = (
     "lose-host",
     "drain-host",
     "reload-host",
+    "other-release-host",
     "kill-router",
     "kill-worker",
     "kill-fork-server",

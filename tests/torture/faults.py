@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ from support.redis_servers import PRODUCTS, RedisServer
 
 from torture.clients import Client
 from torture.history import CLOCK, LINK, STOPPED, STORE, Fault
+from torture.upgrades import RELOADS, Code
 from torture.world import World
 
 LEASE_S: Final = 1.5
@@ -40,6 +42,7 @@ class Machine:
         """store: a kind of store, or a product that is the server of one."""
         self.missing: dict[str, str] = {}
         self.server: RedisServer | None = None
+        self.code: Code | None = None  # if it changes
         if store in PRODUCTS:
             (folder / "server").mkdir()
             self.server = RedisServer(store, folder / "server")
@@ -212,6 +215,7 @@ class Faults(AnyFaults):
             "stop-router": (lambda: self._stop("router"), every | {STOPPED}),
             "stop-fork-server": (lambda: self._stop("fork server"), every | {STOPPED}),
             "reload": (self._reload, every),
+            "other-release": (self._other_release, every),
             "drain": (self._drain, every),
             "other-routers": (self._other_routers, every),
             "full-disk": (self._full_disk, frozenset({STORE})),
@@ -335,6 +339,11 @@ class Faults(AnyFaults):
         self._world.odd("reload", f"still reloading after {WELL_S:g} s")
         return "not done"
 
+    async def _other_release(self) -> str:
+        assert self._machine.code is not None
+        by_reload, odd = self._random.random() < RELOADS, partial(self._world.odd, "upgrade")
+        return await self._machine.code.upgrade(by_reload, lambda: self._restart(self._farm.stop), odd)
+
     # ------------------------------------------------------------------ machine
 
     async def _full_disk(self) -> str:
@@ -385,6 +394,7 @@ NAMES: Final = (
     "stop-router",
     "stop-fork-server",
     "reload",
+    "other-release",
     "drain",
     "other-routers",
     "full-disk",

@@ -17,6 +17,7 @@ from typing import Any, Final
 from support.dialects import known, names
 from support.farm_fixture import Farm
 from support.redis_servers import PRODUCTS
+from support.releases import of_commit
 
 from torture.checker import Rule, Violation, check
 from torture.clients import APP_ID, APP_KEY, APP_SECRET, Client, SimplePushDevice, Subscriber, WebPushDevice
@@ -45,6 +46,7 @@ from torture.history import (
 )
 from torture.report import Log, chosen_first, explain, rest, table
 from torture.senders import PusherSender, Sender, SimplePushSender, WebhookSite, WebPushSender, users
+from torture.upgrades import NO_OLDER, Code, older_option
 from torture.wire import Http
 from torture.world import World
 
@@ -363,6 +365,8 @@ class FarmRun(Run):
         super().__init__(options, folder)
         self.machine = Machine(folder, options.store)
         self.missing = self.machine.missing
+        if not options.older:
+            self.missing["other-release"] = NO_OLDER
         if len(set(options.routers)) == 1:
             self.missing["other-routers"] = "--routers names one number"
 
@@ -374,6 +378,9 @@ class FarmRun(Run):
         self.farm = Farm(data, self.settings() | store, self.options.workers, environment)
         self.farm.log_file = self.folder / "farm.log"  # a full disk must not hide what the farm logs
         self.log = Log(self.world, {"": self.farm})
+        if self.options.older:
+            older = of_commit(self.options.older, self.folder / "older")
+            self.machine.code = Code(self.farm, self.folder / "code", older)
         self.faults = Faults(self.world, self.farm, self.machine, self.clients, self.options.routers)
         await asyncio.to_thread(self.farm.start)
         self.world.device_port, self.world.router_port = self.farm.device_port, self.farm.router_port
@@ -392,7 +399,7 @@ class FarmRun(Run):
         await asyncio.to_thread(self.farm.stop)
 
 
-_ALONE: Final = frozenset({"kill-everything", "drain", "other-routers"})
+_ALONE: Final = frozenset({"kill-everything", "drain", "other-routers", "other-release-host"})
 
 
 def _there() -> list[str]:
@@ -419,6 +426,7 @@ def common_options(parser: argparse.ArgumentParser, names: Sequence[str], dialec
     parser.add_argument("--rate", type=float, default=120, help="pushes of all dialects together (1/s)")
     parser.add_argument("--pairs", type=float, default=0.3, help="how often two faults come at once (0 to 1)")
     parser.add_argument("--pause", type=float, nargs=2, default=(0.5, 3.0), help="between faults (s)")
+    older_option(parser)
     parser.add_argument("--keep", type=Path, help="a folder for the farm's log")
     parser.add_argument("--verbose", action="store_true", help="say every fault")
 
