@@ -17,7 +17,7 @@ from router.common import logs
 from router.common.client_address import Networks, client_address
 from router.common.metrics import RouterCounters
 from router.common.openings import PROXY, OpeningFailed, Openings
-from router.common.poller import READ, Poller
+from router.common.poller import READ, WRITE, Poller
 from router.common.refusals import PLAIN_HTTP, REQUEST_TIMEOUT, TOO_MANY
 from router.common.settings import EndpointOptions, Listen
 from router.common.tls_settings import TlsOptions
@@ -125,11 +125,15 @@ class Arrivals:
 
     # ------------------------------------------------------------------ before HTTP
 
-    def go_on(self, fd: int) -> tuple[Client, bytes] | None:
-        """Something has come on a connection that has its opening. Returns: the client that it is now, and what has
+    def go_on(self, fd: int, events: int) -> tuple[Client, bytes] | None:
+        """epoll reports this of a connection that has its opening. Returns: the client that it is now, and what has
         come from it."""
         openings = self._openings
         assert openings is not None
+        if events & WRITE:
+            self._flush(fd)
+            if events == WRITE:
+                return None
         try:
             opening = openings.go_on(fd)
         except OpeningFailed as error:
@@ -139,11 +143,26 @@ class Arrivals:
                 self._counters.http_handshakes_failed += 1
                 logs.limited("tls.too_many_handshakes", hint="tls.max_handshakes")
                 self.leave(oldest)
+            if self._holds(fd) and fd in self._all.arriving:
+                self._poller.change(fd, READ | WRITE)
             return None
         arriving = self._all.has_arrived(fd)
-        self._counters.http_handshakes += self._tls
+        if self._tls:
+            self._poller.change(fd, READ)  # perhaps it was watched for more
+            self._counters.http_handshakes += 1
         address = arriving.address if opening.address is None else opening.address
         return self._client(fd, address, refused=not self._room()), opening.data
+
+    def _holds(self, fd: int) -> bool:
+        """Whether the kernel has not taken all that is to be sent, as of a long chain of certificates."""
+        return isinstance(self._wire, TlsWire) and self._wire.holds(fd)
+
+    def _flush(self, fd: int) -> None:
+        """The kernel takes more of a handshake. A broken connection is reported when it is read."""
+        with contextlib.suppress(OSError):
+            self._wire.write(fd, b"")
+        if not self._holds(fd):
+            self._poller.change(fd, READ)
 
     def _failed(self, fd: int, error: OpeningFailed) -> tuple[Client, bytes] | None:
         address = self._all.arriving[fd].address if error.address is None else error.address
@@ -162,6 +181,7 @@ class Arrivals:
         assert self._openings is not None
         self._openings.forget(fd)
         self._all.has_arrived(fd)
+        self._poller.change(fd, READ)
         client = self._client(fd, address, refused=False)
         client.http.give_up(PLAIN_HTTP)
         return client, b""

@@ -108,7 +108,7 @@ class HttpPort:
             if fd == self._acceptor.fd:
                 self._arrivals.accept()
             elif fd in self._all.arriving:
-                self._arrive(fd)
+                self._arrive(fd, events)
             return
         try:
             if events & WRITE:
@@ -137,10 +137,10 @@ class HttpPort:
         if client is not None:
             self._begin(client, data)
 
-    def _arrive(self, fd: int) -> None:
+    def _arrive(self, fd: int, events: int) -> None:
         """Something has come on a connection that has its opening."""
         try:
-            begun = self._arrivals.go_on(fd)
+            begun = self._arrivals.go_on(fd, events)
         except Exception as error:
             self._counters.http_failed += 1
             logs.limited("http.connection_failed", at="error", per=type(error).__name__, exc=error)

@@ -27,10 +27,13 @@ OK = b"HTTP/1.1 200 "
 
 
 @contextmanager
-def running(folder: Path, /, listen: dict[str, Any] | None = None, **endpoint: Any) -> Iterator[tuple[Rig, Path]]:
-    files = write(folder, "localhost")
+def running(
+    folder: Path, /, listen: dict[str, Any] | None = None, names: int = 0, send_buffer: int = 0, **endpoint: Any
+) -> Iterator[tuple[Rig, Path]]:
+    """names: that stand in the certificate besides localhost."""
+    files = write(folder, "localhost", *(f"host-{number}.example.org" for number in range(names)))
     contexts = Contexts(TlsOptions(certificate=(str(files.certificate),), key=(str(files.key),)))
-    rig = Rig(listen, contexts, **endpoint)
+    rig = Rig(listen, contexts, send_buffer, **endpoint)
     try:
         yield rig, files.certificate
     finally:
@@ -65,6 +68,22 @@ def test_a_request_comes_with_the_end_of_the_handshake_and_in_any_pieces(tmp_pat
             client.end.sendall(data[at : at + 1])
             rig.settle()
         assert until(lambda: (rig.settle(), client.read())[1], "the answer").startswith(OK)
+
+
+@pytest.mark.parametrize("version", [V1_2, V1_3])
+def test_a_certificate_longer_than_what_the_kernel_takes_at_once(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    with running(tmp_path, names=1000, send_buffer=4096) as (rig, certificate):
+        ends = [rig.client(receive_buffer=4096) for _ in range(2)]
+        clients = [TlsClient(end, trusting(certificate, version=version)) for end in ends]
+        for client in clients:
+            client.turn()
+        rig.settle()
+        assert rig.counters.http_handshakes == 0
+        until(lambda: [clients[0].turn(), rig.settle()][0], "the handshake is done")
+        assert rig.ask_tls(clients[0]).startswith(OK)
+        ends[1].close()  # with half of a flight in the kernel
+        until(lambda: (rig.settle(), rig.counters.http_connections == 1)[1], "it is closed")
+        assert rig.ask_tls(clients[0]).startswith(OK) and rig.counters.http_failed == 0
 
 
 def test_plain_http_is_told_so_and_the_others_go_on(tmp_path: Path) -> None:

@@ -48,8 +48,10 @@ class Faulty(Router):
 class Rig:
     """The port and its clients."""
 
-    def __init__(self, listen: dict[str, Any] | None = None, tls: Contexts | None = None, **endpoint: Any) -> None:
-        """listen, endpoint: settings of these sections."""
+    def __init__(
+        self, listen: dict[str, Any] | None = None, tls: Contexts | None = None, send_buffer: int = 0, **endpoint: Any
+    ) -> None:
+        """listen, endpoint: settings of these sections. send_buffer: bytes, of each connection."""
         self.poller = Poller()
         self.clock = Clock()
         self.counters = RouterCounters()
@@ -60,6 +62,8 @@ class Rig:
         self.pages = Parts(self.turns, 1, 1)
         self.clients: list[socket.socket] = []
         listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+        if send_buffer:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         self.address = listener.getsockname()
         routes = Faulty(
             [
@@ -110,8 +114,12 @@ class Rig:
         while self.poller.ready_now() or self.turns.waiting:
             self.turn()
 
-    def client(self, data: bytes = b"") -> socket.socket:
-        client = socket.create_connection(self.address, PATIENCE_S)
+    def client(self, data: bytes = b"", receive_buffer: int = 0) -> socket.socket:
+        client = socket.socket()
+        client.settimeout(PATIENCE_S)
+        if receive_buffer:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.connect(self.address)
         self.clients.append(client)
         client.sendall(data)
         self.settle()

@@ -189,9 +189,13 @@ class Shard:
         for client in self._clients:
             client.close()
 
-    def connect(self) -> socket.socket:
+    def connect(self, receive_buffer: int = 0) -> socket.socket:
         """A client's connection, which is not accepted yet."""
-        client = socket.create_connection(("127.0.0.1", self._port), PATIENCE_S)
+        client = socket.socket()
+        client.settimeout(PATIENCE_S)
+        if receive_buffer:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        client.connect(("127.0.0.1", self._port))
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._clients.append(client)
         return client

@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from support.certificates import Files, write
@@ -123,6 +124,19 @@ def world(files: Files) -> Iterator[World]:
     shard = Shard(edge=edge, send_buffer=16_384)
     yield World(shard, edge, files)
     shard.close()
+
+
+def test_a_certificate_longer_than_what_the_kernel_takes_at_once(tmp_path: Path) -> None:
+    files = write(tmp_path, "localhost", *(f"host-{number}.example.org" for number in range(1000)))
+    edge = tls_edge(files)
+    shard = Shard(edge=edge, send_buffer=4096)
+    try:
+        world = World(shard, edge, files)
+        client = TlsClient(shard.connect(receive_buffer=4096), world.context)
+        world.until(client.turn)
+        world.until(lambda: len(shard.sockets.connections) == 1 and not edge.openings)
+    finally:
+        shard.close()
 
 
 def test_a_device_talks_and_closes(world: World) -> None:
