@@ -142,8 +142,8 @@ deb: dist man
 test-deb: deb
 	tests/deb-installed dist/*.deb
 
-# The stamps: what is installed is right until a lock file or the project's own metadata changes. The project is
-# installed as a link to this tree, so a changed source needs no new install.
+# The stamps: what is installed is right until a lock file or the project's own metadata changes, of which the version is
+# in router/__init__.py. The project is installed as a link to this tree, so a changed source needs no new install.
 # pip is the last thing that venv makes: without it the folder is half made, and made anew.
 $(BIN)/pip:
 	@[ -n '$(PYTHON)' ] || { echo "no Python found: apt-get install python3 python3-venv, or make PYTHON=..." >&2; exit 1; }
@@ -153,7 +153,7 @@ $(BIN)/pip:
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 
-$(RUNTIME): requirements.lock pyproject.toml | $(BIN)/pip
+$(RUNTIME): requirements.lock pyproject.toml router/__init__.py | $(BIN)/pip
 	$(PIP) install --quiet --require-hashes -r requirements.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	touch $@

@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +18,7 @@ import click
 from bench.cli import main as bench
 from farm.cli import cli
 from farm.cli.examples import examples_last
+from router import __version__
 
 Words = tuple[str, ...]
 _MANUAL: Final = "The connection farm"
@@ -31,8 +31,7 @@ _EXIT: Final = "0 done, 1 failed, 2 bad arguments or configuration."
 def pages() -> dict[str, str]:
     """All pages: file name to text."""
     day = time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))))
-    version = metadata.version("connection-farm")
-    return {f"{'-'.join(words)}.1": _page(words, context, day, version) for words, context in _commands()}
+    return {f"{'-'.join(words)}.1": _page(words, context, day, __version__) for words, context in _commands()}
 
 
 def _commands() -> Iterator[tuple[Words, click.Context]]:

@@ -5,3 +5,4 @@ the store and the app servers' HTTP port. It never imports `farm`.
 """
 
 __version__ = "0.1.0"
+"""Of the release; the only place where it stands. See CONTRIBUTING.md."""

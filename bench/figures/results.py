@@ -13,10 +13,10 @@ import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+import router
 from bench.errors import BenchError
 from bench.figures.busy import busy
 from bench.figures.interpreters import python_of, warning_of
@@ -37,7 +37,6 @@ FACTS: Final[dict[str, tuple[type, ...]]] = {"kernel": (str,), "cpu": (str,), "c
 """What of `machine` every report shows."""
 MOST_BYTES: Final = 64 << 20
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-PACKAGE: Final = "connection-farm"
 GIT_SECONDS: Final = 10
 
 Document = dict[str, Any]
@@ -86,10 +85,7 @@ def commit() -> str:
         changes = _git(here, "status", "--porcelain", "--untracked-files=no")
         if name:
             return name + (" with changes" if changes else "")
-    try:
-        return f"version {version(PACKAGE)}"
-    except PackageNotFoundError:
-        return "unknown"
+    return f"version {router.__version__}"
 
 
 def _git(folder: Path, *words: str) -> str:

@@ -13,13 +13,14 @@ from typing import Final
 
 import psutil
 
+import router
 from router.common.interpreter import interpreter
 
 CPUCLOCK_SCHED: Final = 2
 """The low bits of a process's clock id: all the time that its threads ran, in nanoseconds."""
 TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
-PACKAGES: Final = ("connection-farm", "trio", "trio-websocket", "pyzmq", "msgpack", "wsproto", "msgspec")
+_PACKAGES: Final = ("trio", "trio-websocket", "pyzmq", "msgpack", "wsproto", "msgspec")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ def machine() -> dict[str, object]:
         "sysctl": {
             name: sysctl(name) for name in ("net/core/somaxconn", "net/ipv4/ip_local_port_range", "fs/file-max")
         },
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {"connection-farm": router.__version__} | {name: _version(name) for name in _PACKAGES},
     }
 
 

@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -18,8 +18,7 @@ from farm.cli import commands, early, start_log
 from farm.cli.examples import examples_last
 from farm.cli.outcome import BAD_INPUT, DONE, SURROUNDINGS, complain, one_line, speak
 from farm.config import ConfigError
-
-_DISTRIBUTION: Final = "connection-farm"
+from router import __version__
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
@@ -70,19 +69,9 @@ class _Commands(click.Group):
         return examples_last(command)
 
 
-def release() -> str:
-    """Which version this is."""
-    from importlib import metadata
-
-    try:
-        return metadata.version(_DISTRIBUTION)
-    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
-        return "of this source tree"
-
-
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
-        click.echo(f"farm {release()} (Python {sys.version.split()[0]})")
+        click.echo(f"farm {__version__} (Python {sys.version.split()[0]})")
         context.exit()
 
 

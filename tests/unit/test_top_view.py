@@ -32,7 +32,7 @@ def status(grown: int = 0, pids: tuple[int, int] = (11, 12), **more: Any) -> Jso
         }
         for shard, pid in enumerate(pids)
     ]
-    farm = {"status": "ok", "version": "0.1.0", "uptime": 60.0, "down": [], "pid": 9, "memory": 60 * 2**20, "cpu": 0.5}
+    farm = {"status": "ok", "version": "1.2.3", "uptime": 60.0, "down": [], "pid": 9, "memory": 60 * 2**20, "cpu": 0.5}
     return {**farm, "routers": [router], "workers": workers, **more}
 
 

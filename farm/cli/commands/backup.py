@@ -35,7 +35,8 @@ def command(target: Path, resolved: Resolved) -> int:
     Exit code 1 if there is none: the store is elsewhere (Redis), or the disk is full.
     """
     from farm.backup import drafts, making
-    from farm.cli import release, report
+    from farm.cli import report
+    from router import __version__
     from router.common.errors import MendableError
 
     os.nice(_NICE)
@@ -44,7 +45,7 @@ def command(target: Path, resolved: Resolved) -> int:
         warn(line)
     try:
         with report.progress("backup") as tell:
-            made = making.make(resolved.settings, target, release(), int(time.time()), tell)
+            made = making.make(resolved.settings, target, __version__, int(time.time()), tell)
     except MendableError as error:
         return complain(f"farm backup: {one_line(str(error))}")
     except OSError as error:
