@@ -123,13 +123,13 @@ torture: $(DEV)
 	PYTHONPATH=tests $(BIN)/python -m torture $(TORTURE)
 
 # The wheel is built from the source distribution, so what is missing there is missing in both. Built with the setuptools
-# of the lock file, and without a network.
+# of the lock file, and without a network; the same commit gives the same bytes.
+dist man: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
 dist: $(DEV)
 	rm -rf dist
-	$(BIN)/python -m build --no-isolation --outdir dist .
+	deploy/dist $(BIN)/python . dist
 	$(BIN)/python -m twine check --strict dist/*
 
-man: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
 man: $(DEV)
 	$(BIN)/python docs/manpages.py build/man
 
