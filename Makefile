@@ -16,7 +16,7 @@ PYTEST = -m pytest -p no:cacheprovider -n $(TEST_PROCESSES) --dist loadfile --no
 COVERAGE_FLOOR := 90
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools start test test-unit test-routers test-cluster test-upgrade test-deletion lint bench docs fuzz torture dist man deb test-deb lock clean
+.PHONY: help install tools start test test-unit test-routers test-cluster test-upgrade test-deletion lint bench docs fuzz torture dist test-pipx man deb test-deb lock clean
 
 help:
 	@echo "make start    install, then run a farm of $(WORKERS) workers in the foreground (data in ./farm-data)"
@@ -35,6 +35,7 @@ help:
 	@echo "make fuzz     install, then inputs made by chance for all that reads what others wrote; FUZZ='--seconds 600 --target http'"
 	@echo "make torture  install, then kill, stop, fill and reload a farm under traffic; TORTURE='--seconds 3600', or --help"
 	@echo "make dist     install, then build the source distribution and the wheel in dist/, and check them"
+	@echo "make test-pipx  make dist, then have pipx install the wheel with its dependencies from the package index, run and remove it"
 	@echo "make man      install, then make the man pages of all commands from their help, in build/man"
 	@echo "make deb      install, then build a Debian package for /usr/bin/python3.11 in dist/; make test-deb installs and removes it on a layer"
 	@echo "make lock     resolve the dependencies anew and write the lock files; with UPGRADE= only what is missing"
@@ -129,6 +130,10 @@ dist: $(DEV)
 	rm -rf dist
 	deploy/dist $(BIN)/python . dist
 	$(BIN)/python -m twine check --strict dist/*
+
+# No part of `make test`: it fetches and installs all libraries anew, in a quarter of a minute.
+test-pipx: dist
+	tests/pipx-installed $(BIN)/python dist/*.whl
 
 man: $(DEV)
 	$(BIN)/python docs/manpages.py build/man
