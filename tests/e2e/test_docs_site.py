@@ -15,6 +15,8 @@ from support.chromium import Chromium, Tab, find_chromium
 from support.farm_fixture import ROOT, until
 
 WIDEST: Final = ("performance", "reference/errors", "reference/settings", "write-a-dialect")
+WRAPPED: Final = """[...document.querySelectorAll(".document table")]
+    .every((table) => table.parentElement.matches(".wy-table-responsive"))"""
 CUT_OFF: Final = """[...document.querySelectorAll("table, pre")]
     .filter((found) => [found, found.parentElement].some((part) => part.scrollWidth > part.clientWidth + 2))
     .map((found) => found.innerText.slice(0, 60))"""
@@ -51,6 +53,7 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
 def test_no_table_and_no_code_is_cut_off(site: str, tab: Tab, page: str) -> None:
     tab.resize(1300, 1000)
     tab.open(f"{site}/{page}/")
+    until(lambda: tab.evaluate(WRAPPED), "the theme's frame around each table")
     assert tab.evaluate(CUT_OFF) == []
 
 
