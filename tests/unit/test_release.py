@@ -49,10 +49,9 @@ def test_the_changelog_has_its_versions_in_order() -> None:
 
 @pytest.mark.parametrize("heading", VERSIONS)
 def test_a_version_of_the_changelog(heading: str) -> None:
-    beginning, *parts = re.split(r"^#+ (.+)\n", VERSIONS[heading], flags=re.MULTILINE)
+    _, *parts = re.split(r"^#+ (.+)\n", VERSIONS[heading], flags=re.MULTILINE)
     kinds = parts[::2]
     assert kinds == [kind for kind in KINDS if kind in kinds], f"its headings are {', '.join(KINDS)}, in this order"
-    assert beginning.strip() == "" or parts == [], "a text stands above the first heading"
     for kind, text in zip(kinds, parts[1::2], strict=True):
         lines = [line for line in text.splitlines() if line]
         assert lines and lines[0].startswith("- "), f"{kind}: a list of changes"
