@@ -209,7 +209,7 @@ def errors_page() -> str:
         "# Errors and close codes\n\n",
         _NOTE,
         "\nA text may be more particular where it is sent. Where a protocol has a number beside the status, both "
-        "are given.\n\n## On every path\n",
+        "are given. Those of the admin port: [the admin port](../admin-api.md#errors).\n\n## On every path\n",
     ]
     for table in HOUSE:
         parts.append(f"\n### {table.title}\n\n" + _table(head, _answer_rows(table)))

@@ -8,6 +8,7 @@ connections that was asked for; it warns when it will work but not as well as th
 from __future__ import annotations
 
 import errno
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -216,6 +217,9 @@ def certificates(s: Subject) -> Iterator[Check]:
         remedy = "renew it (certbot renew); the farm takes up what has changed" if late else ""
         found = f"{path} is valid for {days} days more"
         yield Check(name, "warn" if late else "ok", found, f"{SOON_DAYS} days or more", remedy)
+    for key in options.key:
+        if Path(key).stat().st_mode & stat.S_IROTH:
+            yield Check("tls.key", "warn", f"{key}: every user can read it", "only the farm's", f"chmod o= {key}")
 
 
 def connection_tracking(s: Subject) -> Iterator[Check]:

@@ -78,6 +78,16 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
+def test_make_targets_that_the_pages_name_exist_and_are_in_its_help() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (phony,) = re.findall(r"^\.PHONY: (.*)", makefile, re.MULTILINE)
+    targets, helped = set(phony.split()), " ".join(re.findall(r'@echo "(.*)"', makefile))
+    assert {target for target in targets if f"make {target} " not in helped} == {"help"}
+    for page in [*(ROOT / "docs").rglob("*.md"), *map(ROOT.joinpath, OUTSIDE)]:
+        named = set(re.findall(r"(?:`|^)make ([a-z-]+)(?=[` ])", page.read_text(encoding="utf-8"), re.MULTILINE))
+        assert named <= targets, f"{page.name} names a target that is none"
+
+
 def test_files_that_the_pages_name_exist() -> None:
     for page in [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]:
         for name in GENERATOR.files_named(page.read_text(encoding="utf-8")):

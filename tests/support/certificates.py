@@ -65,4 +65,5 @@ def write(
     files = Files(folder / f"{file}.pem", folder / f"{file}.key")
     files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     files.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, sealed))
+    files.key.chmod(0o600)
     return files

@@ -61,6 +61,14 @@ def test_the_doctor_looks_at_certificates(tmp_path: Path) -> None:
     assert rows() == []
 
 
+def test_a_key_that_every_user_can_read(tmp_path: Path) -> None:
+    files = write(tmp_path, "localhost", days=90)
+    options = {"certificate": (str(files.certificate),), "key": (str(files.key),)}
+    for mode, found in ((0o600, []), (0o640, []), (0o644, [("warn", f"chmod o= {files.key}")])):
+        files.key.chmod(mode)
+        assert [(row.status, row.remedy) for row in rows(**options) if row.name == "tls.key"] == found
+
+
 def test_tls_on_the_device_port_is_counted(tmp_path: Path) -> None:
     files = write(tmp_path, "localhost")
     options = {"certificate": (str(files.certificate),), "key": (str(files.key),)}
