@@ -11,7 +11,7 @@ import os
 import sys
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from py_vapid import Vapid
+from py_vapid import Vapid, VapidException
 from pywebpush import WebPushException, webpush
 
 if len(sys.argv) != 2:
@@ -26,11 +26,8 @@ print("applicationServerKey:", base64.urlsafe_b64encode(point).rstrip(b"=").deco
 
 try:
     subscription = json.load(sys.stdin)
-except ValueError as error:
-    sys.exit(f"that is no subscription: {error}")
-try:
     answer = webpush(
-        subscription_info=subscription,
+        subscription_info={"endpoint": subscription["endpoint"], "keys": subscription["keys"]},
         data=sys.argv[1],
         vapid_private_key=vapid,
         vapid_claims={"sub": "mailto:you@example.org"},
@@ -41,4 +38,6 @@ try:
 except (WebPushException, OSError) as error:
     # 404 and 410: forget this subscription. 429, 503 and no answer: again later, after Retry-After.
     sys.exit(str(error))
+except (ValueError, TypeError, KeyError, VapidException) as error:
+    sys.exit(f"that is no subscription: {error}")
 print(answer.status_code)  # 201: the farm keeps it until the browser has it

@@ -155,6 +155,9 @@ def test_an_encrypted_push(farm: Farm, folder: Path) -> None:
         gone = subscription | {"endpoint": f"{subscription['endpoint'][:-3]}AAA"}
         refused = run(python, folder, "webpush_send.py", text, stdin=json.dumps(gone))
         assert refused.returncode == 1 and "404" in refused.stderr
+    for nonsense in ("", "{}", '{"endpoint": "", "keys": {}}'):
+        refused = run(python, folder, "webpush_send.py", text, stdin=nonsense)
+        assert refused.returncode == 1 and not says_where(refused), refused
 
 
 def test_curl(farm: Farm, folder: Path) -> None:
