@@ -16,7 +16,7 @@ INVALID_PAYLOAD: Final = CloseCode(1007, "text is not UTF-8", "Is defective: it 
 POLICY: Final = CloseCode(
     1008,
     "a message took too long, or the main server does not allow this any more",
-    "Connects again, and sends whole messages.",
+    "Connects again, and sends whole messages; after a refusal of the main server it logs in first.",
     "timeouts",
 )
 TOO_BIG: Final = CloseCode(
