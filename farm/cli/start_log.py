@@ -22,6 +22,8 @@ from router.common.log_forms import FORMATS, priority
 _COMMANDS: Final = ("start", "router", "worker")
 _BEFORE_THEM: Final = "check-config"
 """Runs for a person, or in a unit of systemd before the farm does."""
+_BESIDE_THEM: Final = "reload"
+"""The same, while it runs. What it says is no event of the farm, so in the journal it is a line of text."""
 _KEY: Final = "log.format"
 _VARIABLE: Final = "FARM_LOG_FORMAT"
 _TEXT: Final = FORMATS[0]
@@ -30,6 +32,8 @@ _TEXT: Final = FORMATS[0]
 def wanted(args: Sequence[str], environ: Mapping[str, str]) -> str | None:
     """The form of the log of this command line; None: the command writes for a person, or is none."""
     command = args[0] if args else ""
+    if command == _BESIDE_THEM and logs.to_journal(environ):
+        return _TEXT
     if command not in _COMMANDS and not (command == _BEFORE_THEM and logs.to_journal(environ)):
         return None
     found = [value for flag, value in _flags(args) if flag == _KEY] or [environ.get(_VARIABLE, "").strip()]

@@ -158,6 +158,8 @@ def test_the_journal_is_told_how_bad_it_is(tmp_path: Path) -> None:
     assert only.startswith("<3>--workers: farm.workers: expected ")
     (only,) = fails(["check-config", "--workers", "x"], tmp_path, True, FARM_LOG_FORMAT="logfmt")
     assert only.startswith("<3>level=error process=farm event=farm.start_failed why=")
+    (only,) = fails(["reload", "--set", "farm.workers=x"], tmp_path, True, FARM_LOG_FORMAT="json")
+    assert only.startswith("<3>--set: farm.workers: ")  # ExecReload, beside the farm's own lines
 
 
 def test_a_line_for_the_journal_has_the_priority_of_its_level_whoever_writes_it() -> None:
