@@ -25,6 +25,7 @@ from farm import capacity
 from farm.dialects import further_ports, specs
 from farm.settings import AdminOptions, FarmOptions
 from farm.supervisor import admin, api, data_folder, health, replacing
+from farm.supervisor.activation import ActivationError, GivenSockets
 from farm.supervisor.api import frame
 from farm.supervisor.children import Child
 from farm.supervisor.cluster import Cluster
@@ -66,6 +67,11 @@ _LOOKS: Final = 10  # for hangs, in `farm.hang_timeout`
 class StartError(MendableError):
     """The farm cannot start; the text gives the reason and what to do, in one line."""
 
+    def __init__(self, why: str, vain: bool) -> None:
+        """vain: whether another start would end in the same way."""
+        super().__init__(why)
+        self.vain = vain
+
 
 class Supervisor:
     """Everything that runs in the supervisor."""
@@ -77,14 +83,13 @@ class Supervisor:
         read_again: Callable[[], Settings],
         events: RecentEvents,
         notifier: Notifier,
+        sockets: GivenSockets,
     ) -> None:
         """read_again: reads the settings again from their sources. events: of the log. notifier: to the service
-        manager. Raises: ListenError.
+        manager, which has given these sockets. Raises: ListenError, ActivationError.
         """
-        routers = settings.get(RouterOptions).routers
-        self.listeners = Listeners(
-            settings.get(Listen), workers, routers, further_ports(settings), settings.get(ClusterOptions).enabled
-        )
+        routers, many_hosts = settings.get(RouterOptions).routers, settings.get(ClusterOptions).enabled
+        self.listeners = Listeners(settings.get(Listen), workers, routers, further_ports(settings), many_hosts, sockets)
         self.given = settings  # as they were read
         self.settings = self.listeners.with_ports(settings)
         self.read_again = read_again
@@ -95,7 +100,6 @@ class Supervisor:
         self._notifier = notifier
         self.history = History()
         folder, context = Path(settings.get(Data).dir), zmq.Context[zmq.Socket[bytes]]()
-        many_hosts = settings.get(ClusterOptions).enabled
         links = [StatusLink(context, None if many_hosts else address(folder, number)) for number in range(routers)]
         self.link = StatusLinks(
             links,
@@ -378,11 +382,12 @@ def run(settings: Settings, read_again: Callable[[], Settings]) -> int:
         name, _, text = line.partition(": ")
         logs.event("limits", **{name.replace(" ", "_"): text or line})
     if why := capacity.no_room(limits):
-        raise StartError(why)
+        raise StartError(why, vain=False)
     os.umask(PRIVATE)
     priority.take(settings.get(RouterOptions).nice)
     try:
         with data_folder.held(settings):
-            return trio.run(Supervisor(settings, workers, read_again, events, notifier).run)
+            sockets = GivenSockets(os.environ)
+            return trio.run(Supervisor(settings, workers, read_again, events, notifier, sockets).run)
     except MendableError as error:
-        raise StartError(str(error)) from None
+        raise StartError(str(error), vain=isinstance(error, ActivationError)) from None

@@ -14,16 +14,24 @@ class ListenError(MendableError):
     """Listening there is not possible; the text says why and what to do, in one line."""
 
 
+def family_of(host: str) -> socket.AddressFamily:
+    """In which a listener of this address is opened."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def is_dual(host: str) -> bool:
+    """Whether a listener of this address takes connections of IPv4, too."""
+    return host == "::" and socket.has_dualstack_ipv6()
+
+
 def open_listener(host: str, port: int, backlog: int, option: str, reuse_port: bool = False) -> socket.socket:
     """Listen on an address; "::" is every address of IPv6 and of IPv4. `option`: the setting to name in an error.
 
     Raises: ListenError.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    both = host == "::" and socket.has_dualstack_ipv6()
     try:
         return socket.create_server(
-            (host, port), family=family, backlog=backlog, reuse_port=reuse_port, dualstack_ipv6=both
+            (host, port), family=family_of(host), backlog=backlog, reuse_port=reuse_port, dualstack_ipv6=is_dual(host)
         )
     except OSError as error:
         why = error.strerror or str(error)

@@ -26,7 +26,10 @@ _NETWORKS: Final = "a list of networks, 10.0.0.0/8 or fd00::/8 with no bit set b
 @dataclass(frozen=True)
 class Listen(Section):
     SECTION: ClassVar[str] = "listen"
-    HELP: ClassVar[str] = "Where the farm listens, which needs a restart to change, and which proxies it believes."
+    HELP: ClassVar[str] = (
+        "Where the farm listens, which needs a restart to change, and which proxies it believes. A socket that systemd "
+        "gives under the name of a port's option is used in its place."
+    )
     AT_START: ClassVar[frozenset[str]] = frozenset(
         ("host", "device_port", "router_port", "admin_host", "admin_port", "backlog")
     )

@@ -16,6 +16,7 @@ from support.common import settings_with
 from support.farm_fixture import PATIENCE_S
 
 from farm.settings import FarmOptions
+from farm.supervisor.activation import GivenSockets
 from farm.supervisor.children import Child
 from farm.supervisor.notify import Notifier
 from farm.supervisor.recent_events import RecentEvents
@@ -68,7 +69,7 @@ def supervising(folder: Path, routers: int, **options: float) -> Iterator[tuple[
     ports = {"host": "127.0.0.1", "device_port": 0, "router_port": 0, "admin_port": 0}
     sections = ((Listen, ports), (FarmOptions, options), (RouterOptions, {"routers": routers}))
     settings = settings_with((Data, {"dir": str(folder)}), *sections)
-    found = Supervisor(settings, 2, lambda: settings, RecentEvents(), Notifier({}))
+    found = Supervisor(settings, 2, lambda: settings, RecentEvents(), Notifier({}), GivenSockets())
     link = found.link
     found.link = told = Told(routers)  # type: ignore[assignment]
     yield found, told

@@ -105,6 +105,10 @@ class Farm:
         sets = (part for name, value in self.settings.items() for part in ("--set", f"{name}={_text(value)}"))
         return [sys.executable, "-m", "farm", "start", *map(str, options), *sets]
 
+    def descriptors(self) -> list[int]:
+        """What the command line inherits besides stdin, stdout and stderr."""
+        return []
+
     def start(self) -> None:
         """Start, and wait until GET /health answers 200."""
         self.launch()
@@ -122,6 +126,7 @@ class Farm:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                pass_fds=self.descriptors(),
                 start_new_session=True,
             )
         started.append(self)

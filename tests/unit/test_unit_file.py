@@ -7,8 +7,11 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+import pytest
 from support.installed import find_program, with_libraries
 from support.sources import ROOT
+
+from router.common.settings import Listen
 
 UNIT: Final = ROOT / "deploy" / "farm.service"
 MOST_EXPOSED: Final = 2.0
@@ -29,6 +32,21 @@ def test_systemd_understands_every_line(tmp_path: Path) -> None:
     assert (found.returncode, found.stdout + found.stderr) == (0, "")
     (tmp_path / "farm.service").write_text(text + "NoSuchSetting=1\n")
     assert "NoSuchSetting" in analyze("verify", "--man=no", str(tmp_path / "farm.service")).stderr
+
+
+@pytest.mark.parametrize(("name", "option"), [("farm.socket", "device_port"), ("farm-router.socket", "router_port")])
+def test_the_sockets_are_where_the_settings_say(tmp_path: Path, name: str, option: str) -> None:
+    text = re.sub(r"(?m)^(Exec\w+)=.*", r"\1=/bin/true", UNIT.read_text())
+    (tmp_path / "farm.service").write_text(text)
+    unit = UNIT.with_name(name).read_text()
+    (tmp_path / name).write_text(unit)
+    found = analyze("verify", "--man=no", "--recursive-errors=no", str(tmp_path / name), str(tmp_path / "farm.service"))
+    assert (found.returncode, found.stdout + found.stderr) == (0, "")
+    listen = Listen()
+    places = re.findall(r"(?m)^ListenStream=(.*)", unit)
+    assert set(places) == {f"{listen.host}:{getattr(listen, option)}"}
+    assert re.findall(r"(?m)^FileDescriptorName=(.*)", unit) == [f"{Listen.SECTION}.{option}"]
+    assert ("\nReusePort=yes\n" in unit) == (len(places) > 1)
 
 
 def test_it_may_do_little() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from farm.cli.flags import SettingsCommand, with_settings
-from farm.cli.outcome import complain, one_line
+from farm.cli.outcome import BAD_INPUT, FAILED, complain, one_line
 from farm.config import Resolved
 from router.common.options import Settings
 
@@ -42,4 +42,4 @@ def command(resolved: Resolved) -> int:
     try:
         return supervisor.run(resolved.settings, read_again)
     except supervisor.StartError as exc:
-        return complain(f"farm start: {one_line(str(exc))}")
+        return complain(f"farm start: {one_line(str(exc))}", code=BAD_INPUT if exc.vain else FAILED)
