@@ -15,8 +15,11 @@ from bench.commands.soak import soak
 from bench.commands.storm import storm
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-def main() -> None:
+@click.group(
+    invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.pass_context
+def main(context: click.Context) -> None:
     """Measure a farm: how many devices it takes up, what one costs, how fast pushes reach them.
 
     Without --url each command starts a farm of its own on free ports of loopback, with its data in a
@@ -30,6 +33,8 @@ def main() -> None:
     farm bench connect --devices 15000
     farm bench push --devices 15000 --half
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 for command in (instances, connect, push, fanout, replay, storm, soak, compare, cluster, plan, report):

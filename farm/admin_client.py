@@ -35,11 +35,11 @@ MAX_ANSWER_BYTES: Final = 16 * 2**20  # a row a worker; whatever answers with mo
 def base_url(settings: Settings) -> str:
     """Where the farm with these settings answers. For a wildcard address it is this machine.
 
-    Raises: ControlError if the port is not known from the settings.
+    Raises: BadArgument if the port is not known from the settings.
     """
     listen = settings.get(Listen)
     if listen.admin_port == 0:
-        raise ControlError("listen.admin_port is 0 (a free port), so the settings do not have it: give --url")
+        raise BadArgument("listen.admin_port is 0 (a free port), so the settings do not have it: give --url")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.admin_host, listen.admin_host)
     return f"http://{f'[{host}]' if ':' in host else host}:{listen.admin_port}"
 
@@ -50,6 +50,10 @@ class RefusedByFarm(ControlError):
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class BadArgument(ControlError):
+    """The address or the token of a command cannot be used: nothing was asked."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -73,12 +77,12 @@ class AdminClient:
         """That of the farm with these settings, or at this URL, with the token that was given for it (in the file, or
         in the URL), or that of the settings where it is meant for it (`router.common.admin_address`).
 
-        Raises: ControlError.
+        Raises: BadArgument.
         """
         try:
             address = AdminAddress.of(url or base_url(settings))
             if token_file is not None and address.token:
-                raise ControlError("--token-file and a token in --url: give one of them")
+                raise BadArgument("--token-file and a token in --url: give one of them")
             if token_file is not None:
                 return cls(address, token_of_file("--token-file", token_file))
             if address.token:
@@ -87,9 +91,9 @@ class AdminClient:
                 return cls(address, withheld=_has_token(settings))
             tokens = admin_tokens(settings)
         except AddressError as error:
-            raise ControlError(f"--url: {error}") from None
+            raise BadArgument(f"--url: {error}") from None
         except FileError as error:
-            raise ControlError(*error.problems) from None
+            raise BadArgument(*error.problems) from None
         return cls(address, (tokens.act or tokens.read).decode())
 
     def status(self) -> Mapping[str, Any]:

@@ -36,7 +36,7 @@ def with_farm(command: Callable[..., int]) -> Callable[..., int]:
 
     @functools.wraps(command)
     def wrapped(resolved: Resolved, url: str | None, token_file: Path | None, **rest: Any) -> int:
-        from farm.admin_client import AdminClient, RefusedByFarm
+        from farm.admin_client import AdminClient, BadArgument, RefusedByFarm
         from farm.control import ControlError
 
         path = click.get_current_context().command_path
@@ -45,6 +45,8 @@ def with_farm(command: Callable[..., int]) -> Callable[..., int]:
             return command(client=client, **rest)
         except RefusedByFarm as exc:
             return complain(f"{path}: {exc}", code=BAD_INPUT if exc.code == _BAD_REQUEST else 1)
+        except BadArgument as exc:
+            return complain(f"{path}: {exc}", code=BAD_INPUT)
         except ControlError as exc:
             return complain(f"{path}: {exc}")
 

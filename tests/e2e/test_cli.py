@@ -93,6 +93,7 @@ def test_bench_is_handed_on(farm: Farm) -> None:
     done = farm("bench", "--help")
     assert done.returncode == 0
     assert done.stdout.startswith("Usage: farm bench")
+    assert farm("bench").stdout == done.stdout
     assert farm.fails(2, "bench", "nonsense")[0].startswith("farm bench: No such command 'nonsense'")
 
 
@@ -148,6 +149,10 @@ def test_the_help_needs_no_heavy_import() -> None:
         (["start", "--set", "listen.admin_host=0.0.0.0"], "listen.admin_host is 0.0.0.0, so others may"),
         (["start", "--set", "admin.token=short"], "--set: admin.token: expected 16 to 512 visible characters"),
         (["start", "--config", "none.toml"], "none.toml: cannot be read: No such file or directory"),
+        (["status", "--url", "host:8082"], "farm status: --url: host:8082: expected an http:// or https:// URL"),
+        (["top", "--url", "http://:s3cret@:1"], "farm top: --url: http://:1: expected an http:// or https:// URL"),
+        (["device", "find", "::1", "--token-file", "/none"], "farm device find: --token-file: /none: cannot be read"),
+        (["channel", "list", "--admin-port", "0"], "farm channel list: listen.admin_port is 0 (a free port)"),
         (["drain", "--timeout", "soon"], "farm drain: Invalid value for '--timeout'"),
         (["drain", "--timeout", "nan"], "farm drain: Invalid value for '--timeout': expected a number from 0 to"),
         (["reload", "--timeout", "inf"], "farm reload: Invalid value for '--timeout': expected a number from 0 to"),

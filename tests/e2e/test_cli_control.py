@@ -138,8 +138,8 @@ def test_status_when_nobody_answers(farm: Farm) -> None:
     with deaf_port() as port:
         (line,) = farm.fails(1, "status", "--admin-port", str(port))
     assert line == f"farm status: http://127.0.0.1:{port}/status: no farm answers there: Connection refused"
-    assert "give --url" in farm.fails(1, "status", "--admin-port", "0")[0]
-    assert "expected an http:// or https:// URL" in farm.fails(1, "status", "--url", "file:///etc/passwd")[0]
+    assert "give --url" in farm.fails(2, "status", "--admin-port", "0")[0]
+    assert "expected an http:// or https:// URL" in farm.fails(2, "status", "--url", "file:///etc/passwd")[0]
 
 
 STAND_IN = """

@@ -17,6 +17,7 @@ class Query(msgspec.Struct, forbid_unknown_fields=True):
 
     prefix: str = ""
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    hue: Annotated[str, Meta(pattern="^(red|blue)?$", description="A colour.")] = ""
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True):
@@ -29,7 +30,7 @@ class Body(msgspec.Struct, forbid_unknown_fields=True):
 @pytest.mark.parametrize(
     ("raw", "said"),
     [
-        (b"prefx=a", "the query: prefx is not known here; there may be: prefix, limit"),
+        (b"prefx=a", "the query: prefx is not known here; there may be: prefix, limit, hue"),
         (b"limit=1&prefix=a&limit=1", "the query: limit stands there twice"),
         (b"lim%69t=1&limit=2", "the query: limit stands there twice"),
         (b"limit=x", "the query: limit: expected `int`, found something else"),
@@ -37,12 +38,13 @@ class Body(msgspec.Struct, forbid_unknown_fields=True):
         (b"limit", "the query: limit: expected `int`, found something else"),
         (b"limit=0", "the query: limit: expected `int` >= 1"),
         (b"limit=" + b"9" * 5000, "the query: limit: integer value out of range"),
+        (b"hue=green", "the query: hue: expected: A colour."),
         (b"prefix=%ff", "the query is no UTF-8: %ff"),
         (b"prefix=\xff", r"the query is no UTF-8: \xff"),
         (b"%ed%a0%80=1", "the query is no UTF-8: %ed%a0%80"),
         (b"prefix=a%00b", "the query has a NUL (%00) in it"),
-        (b"a" * 9000 + b"=1", f"the query: {'a' * 100}... is not known here; there may be: prefix, limit"),
-        (b"a%0Ab=1", "the query: a?b is not known here; there may be: prefix, limit"),
+        (b"a" * 9000 + b"=1", f"the query: {'a' * 100}... is not known here; there may be: prefix, limit, hue"),
+        (b"a%0Ab=1", "the query: a?b is not known here; there may be: prefix, limit, hue"),
     ],
 )
 def test_a_query_that_is_refused(raw: bytes, said: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from farm.cli.flags import with_admin_port, with_settings
-from farm.cli.outcome import DONE, complain
+from farm.cli.outcome import BAD_INPUT, DONE, complain
 from farm.config import Resolved
 
 
@@ -25,12 +25,14 @@ def command(as_json: bool, url: str | None, token_file: Path | None, resolved: R
       farm status --json | jq .workers[].connections
       farm status --url http://10.0.0.7:8082
     """
-    from farm.admin_client import AdminClient
+    from farm.admin_client import AdminClient, BadArgument
     from farm.cli import report
     from farm.control import ControlError
 
     try:
         found = AdminClient.of(resolved.settings, url, token_file).status()
+    except BadArgument as exc:
+        return complain(f"farm status: {exc}", code=BAD_INPUT)
     except ControlError as exc:
         return complain(f"farm status: {exc}")
     report.print_json(found) if as_json else report.print_status(found)

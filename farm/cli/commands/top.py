@@ -9,7 +9,7 @@ import click
 
 from farm.cli.flag_types import seconds
 from farm.cli.flags import with_admin_port, with_settings
-from farm.cli.outcome import DONE, complain
+from farm.cli.outcome import BAD_INPUT, DONE, complain
 from farm.config import Resolved
 
 _SHORTEST_S = 0.2
@@ -43,7 +43,7 @@ def command(
       farm top --once --sort memory
       farm top --json | jq .totals.delivery_p99
     """
-    from farm.admin_client import AdminClient
+    from farm.admin_client import AdminClient, BadArgument
     from farm.cli import top_screen
     from farm.control import ControlError
 
@@ -53,6 +53,8 @@ def command(
         if once or as_json or not sys.stdout.isatty():
             return top_screen.once(look, interval, _SORTS[sort], as_json)
         status, text = top_screen.live(look, interval, _SORTS[sort])
+    except BadArgument as exc:
+        return complain(f"farm top: {exc}", code=BAD_INPUT)
     except (ControlError, top_screen.NoFarm) as exc:
         return complain(f"farm top: {exc}")
     if status == DONE:

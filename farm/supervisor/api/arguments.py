@@ -94,6 +94,9 @@ def _said(where: str, text: str, kind: type[msgspec.Struct]) -> str:
         return f"{where}: {_short(unknown[1])} is not known here; there may be: {known}"
     if (placed := _WHERE.fullmatch(text)) is not None:
         what = placed[1]
+        if "matching regex" in what:  # what that means stands in the description
+            found = msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"][placed[2]]
+            what = f"expected: {found.get('description', 'another form')}"
         return f"{where}: {placed[2]}: {what[:1].lower()}{what[1:]}"
     return f"{where}: {text[:1].lower()}{text[1:]}"
 
