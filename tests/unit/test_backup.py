@@ -30,6 +30,7 @@ from router.key_file import load_or_make_keys
 from router.store import layout, sqlite_copy
 from router.store.base import LogName, Reads, Results, StoreError, Writes
 from router.store.layout import Layout
+from router.store.redistribution import Redistribution
 from router.store.registry import look_over, open_store
 
 DATA = Path(__file__).parents[1] / "data"
@@ -263,6 +264,23 @@ def test_a_copy_is_of_one_moment_and_ends_however_much_is_written(
         assert db.execute("SELECT count(*) FROM record WHERE space = 'x'").fetchone()[0] == len(steps) > 5
     assert sqlite_copy.check(target, source) == 2
     assert rows(tmp_path)["copy.sqlite3"] == before
+
+
+def test_where_the_files_are_replaced_for_other_routers_meanwhile_there_is_no_backup(tmp_path: Path) -> None:
+    found = filled(tmp_path / "data", 2)
+    told: list[str] = []
+
+    def tell(text: str) -> None:
+        if not told and text.startswith("copying store-1/router-0"):
+            there = layout.read(tmp_path / "data")
+            assert there is not None
+            Redistribution(found.get(StoreOptions), tmp_path / "data", there, 3).run()
+        told.append(text)
+
+    with pytest.raises(BackupError, match="was copied for another number of routers meanwhile: run it again"):
+        making.make(found, tmp_path / "backup", "1.0", NOW, tell)
+    assert told and [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert make(settings(tmp_path / "data", 3), tmp_path / "backup").layout.routers == 3
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import msgspec
+import pytest
 
 from router import dialects
 from router.cluster.host import addresses, checks, directory, own_record
@@ -17,6 +18,7 @@ from router.common.options import Settings, defaults
 from router.common.settings import SECTIONS, EndpointOptions, RouterOptions, TokenOptions
 from router.common.token import new_key
 from router.dialects import DialectSpec
+from router.store.redis_keys import LAYOUT
 
 OLD, NEW, OTHER = (curve.new_key() for _ in range(3))
 ONE, TWO = new_key(), new_key()
@@ -60,6 +62,13 @@ def test_every_record_can_be_read_by_others() -> None:
     assert msgspec.json.decode(msgspec.json.encode(record(long)), type=Host) == record(long)
     assert differ(long, long) == []
     assert differ(long, long.replace(EndpointOptions, url="https://push.example.org/" + 1001 * "x")) == ["endpoint.url"]
+
+
+def test_hosts_have_the_same_layout_in_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So none marks partitions in a way that shuts out those that run."""
+    here = record(settings_of())
+    monkeypatch.setattr("router.cluster.host.LAYOUT", LAYOUT + 1)
+    assert disagreements(record(settings_of()), here) == ["layout of the keys in Redis"]
 
 
 def test_keys_are_changed_host_by_host() -> None:

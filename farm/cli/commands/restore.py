@@ -28,9 +28,11 @@ def command(backup: Path, replace: bool, resolved: Resolved) -> int:
     """
     from farm.backup import restoring
     from farm.cli import report
+    from router.common import logs
     from router.common.errors import MendableError
-    from router.common.settings import Data
+    from router.common.settings import Data, Log
 
+    logs.setup(resolved.settings.get(Log).format, "warning", process="restore")
     try:
         with report.progress("restore") as tell:
             found, aside = restoring.restore(resolved.settings, backup, tell, replace=replace)
