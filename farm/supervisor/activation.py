@@ -33,7 +33,7 @@ def names(environ: Mapping[str, str], pid: int) -> list[str]:
     if environ.get("LISTEN_PID", "") != str(pid) or environ.get("LISTEN_FDS", "0") == "0":
         return []
     text = environ["LISTEN_FDS"]
-    if not (text.isascii() and text.isdigit() and int(text) <= MOST):
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MOST)) and int(text) <= MOST):
         raise ActivationError(f"LISTEN_FDS is {text!r}: expected a number of sockets, {MOST} at most")
     found = environ.get("LISTEN_FDNAMES", "").split(":")
     if len(found) != int(text):

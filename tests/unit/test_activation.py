@@ -54,7 +54,9 @@ def test_only_those_for_this_process_count(variables: dict[str, str], found: lis
     assert names(variables, PID) == found
 
 
-@pytest.mark.parametrize("variables", [{"LISTEN_FDS": "x"}, {"LISTEN_FDS": "-1"}, {"LISTEN_FDS": "9999999"}])
+@pytest.mark.parametrize(
+    "variables", [{"LISTEN_FDS": "x"}, {"LISTEN_FDS": "-1"}, {"LISTEN_FDS": "4097"}, {"LISTEN_FDS": "9" * 5000}]
+)
 def test_what_is_no_number_of_sockets_is_refused(variables: dict[str, str]) -> None:
     with pytest.raises(ActivationError, match=r"LISTEN_FDS is .* a number of sockets"):
         names({"LISTEN_PID": "17", "LISTEN_FDNAMES": "a"} | variables, PID)
