@@ -141,9 +141,9 @@ def test_a_process_that_hangs_is_replaced_and_the_others_are_not(farm: Farm, whi
 
 # ---------------------------------------------------------------------- reloads
 
-LINK = '"link": [LOWEST_PROTOCOL, PROTOCOL]'
-LINK_OF_THE_NEXT_VERSION = (LINK, '"link": [PROTOCOL, PROTOCOL + 1]')
-LINK_OF_ANOTHER_AGE = (LINK, '"link": [PROTOCOL + 1, PROTOCOL + 2]')
+LINK = '_LINK: [LOWEST_PROTOCOL, PROTOCOL]'
+LINK_OF_THE_NEXT_VERSION = (LINK, '_LINK: [PROTOCOL, PROTOCOL + 1]')
+LINK_OF_ANOTHER_AGE = (LINK, '_LINK: [PROTOCOL + 1, PROTOCOL + 2]')
 
 
 def test_the_old_fork_server_dies_during_a_reload(farm: Farm) -> None:
@@ -181,7 +181,7 @@ def test_the_old_fork_server_dies_during_a_reload(farm: Farm) -> None:
             "refused",
             "for long",
         ),
-        ("farm/supervisor/runners.py", *LINK_OF_ANOTHER_AGE, "refused", "needs a restart"),
+        ("farm/supervisor/interface.py", *LINK_OF_ANOTHER_AGE, "refused", "needs a restart"),
         ("router/process.py", "await self.committer.open()", "raise OSError('enough')", "rolled back", "enough"),
     ],
 )
@@ -213,7 +213,7 @@ def test_the_next_version_needs_no_restart_and_each_process_tells_which_it_is(fa
     before = pids(farm)
     own = farm.status()["version"]
     with (
-        changed(farm.root / "farm/supervisor/runners.py", *LINK_OF_THE_NEXT_VERSION),
+        changed(farm.root / "farm/supervisor/interface.py", *LINK_OF_THE_NEXT_VERSION),
         changed(farm.root / "router/__init__.py", f'"{own}"', '"77.1.0"'),
     ):
         done = reload(farm)
