@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from functools import cache
 
 from farm.interface.dialect import (
     Accept,
@@ -85,10 +86,12 @@ __all__ = [
 ]
 
 
-def sides() -> list[DeviceSide]:
-    """Those of all dialects that have a module here, in the order of their names."""
+@cache
+def sides() -> tuple[DeviceSide, ...]:
+    """Those of all dialects that have a module here, in the order of their names. Looked for once, as `router.dialects`
+    does."""
     names = sorted(found.name for found in pkgutil.iter_modules(__path__))
-    return [importlib.import_module(f"{__name__}.{name}").SIDE for name in names]
+    return tuple(importlib.import_module(f"{__name__}.{name}").SIDE for name in names)
 
 
 def further_listeners(settings: Settings) -> list[FurtherListener]:

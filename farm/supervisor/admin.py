@@ -190,6 +190,7 @@ async def run(
 
     settings: those in force.
     """
+    dashboard.page()  # now: its files may be replaced by those of another release
     refused = dict.fromkeys(WHY, 0)
     pages = application(status, unready, set_broadcast, dialects, api, refused)
     options = settings().get(AdminOptions)

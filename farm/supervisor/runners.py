@@ -12,13 +12,14 @@ from farm.sections import all_sections
 from farm.settings import FarmOptions
 from farm.supervisor import interface
 from farm.supervisor.log_socket import copy_events, is_log_socket
-from router import __version__
+from router import __version__, dialects
 from router.common import lifecycle, tls
 from router.common.errors import MendableError
 from router.common.fork_server import Runner, Served, in_one_line
 from router.common.options import from_mapping
 from router.common.tls import Contexts
 from router.common.tls_settings import TlsOptions
+from router.store import registry
 
 
 def served(mapping: dict[str, Any]) -> Served:
@@ -31,7 +32,10 @@ def served(mapping: dict[str, Any]) -> Served:
     if why := interface.why_not_under(mapping):
         raise MendableError(why)
     settings = from_mapping(all_sections(), mapping)
-    # Before any process is forked: sessions are resumed in all of them.
+    # Before any process is forked: one that is forked after other code was put here would run some of each.
+    registry.load(settings)
+    dialects.load(settings)
+    # Also before: sessions are resumed in all of them.
     contexts, problems = _contexts(settings.get(TlsOptions))
 
     def check(number: int, descriptors: list[int]) -> int:

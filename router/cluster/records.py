@@ -47,6 +47,9 @@ def cluster_script() -> Script:
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest().encode())
 
 
+cluster_script()  # now: later the file may be replaced by that of another release
+
+
 def keys(prefix: str) -> tuple[bytes, bytes, bytes]:
     """Names of the keys: hosts, routers, farm. They lie with the first partition, so in a cluster of Redis on one
     server."""

@@ -17,6 +17,9 @@ A forked process becomes a child of the client, which is its subreaper (`become_
 process that ends at once. So the client sees how it ends, and the server is not needed once it has forked; it may be
 killed, stopped and replaced at any time. When the client ends, the socket ends and so does the server. A forked process
 has to notice by itself that its client has ended, for example by the end of a socket that it inherits.
+
+Other code may be put in place of this while the server runs. What it forks then is still what it has imported, so
+`function` should import all that will be needed.
 """
 
 from __future__ import annotations

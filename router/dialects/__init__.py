@@ -18,6 +18,7 @@ import importlib
 import pkgutil
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -136,8 +137,10 @@ class DialectSpec:
     comes with another method but a WebSocket's GET is passed to the router in any case. None: they may not come."""
 
 
+@cache
 def specs() -> tuple[DialectSpec, ...]:
-    """Those of all dialects that have a package here, in the order of their names."""
+    """Those of all dialects that have a package here, in the order of their names. Looked for once: what is here may be
+    replaced by another release while this process, and those that it forks, go on."""
     names = sorted(found.name for found in pkgutil.iter_modules(__path__) if found.ispkg)
     return tuple(importlib.import_module(f"{__name__}.{name}").SPEC for name in names)
 
@@ -145,6 +148,16 @@ def specs() -> tuple[DialectSpec, ...]:
 def spoken(settings: Settings, known: Iterable[DialectSpec]) -> list[DialectSpec]:
     """Those of the known dialects that the settings turn on."""
     return [spec for spec in known if is_on(settings, spec)]
+
+
+def load(settings: Settings) -> None:
+    """Import all that a router needs of the dialects that are on, so that processes that are forked later find nothing
+    to import. A module `admin` is the supervisor's."""
+    for spec in spoken(settings, specs()):
+        package = importlib.import_module(f"{__name__}.{spec.name}")
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not found.name.endswith(".admin"):
+                importlib.import_module(found.name)
 
 
 def is_on(settings: Settings, spec: DialectSpec) -> bool:

@@ -38,3 +38,8 @@ def sweep_script() -> Script:
 def ownership_script() -> Script:
     """Acquires, renews and releases partitions, also where the server has no memory left."""
     return _script("ownership", first="#!lua flags=allow-oom\n")
+
+
+# Now: later the files may be replaced by those of another release.
+for _read in (apply_script, sweep_script, ownership_script):
+    _read()

@@ -48,6 +48,11 @@ def open_store(settings: Settings, router: int = 0) -> Store:
     return _module(settings).new_store(settings, router)
 
 
+def load(settings: Settings) -> None:
+    """Import what `open_store` needs, so that processes that are forked later find nothing to import."""
+    _module(settings)
+
+
 def keeps_something(settings: Settings) -> Remains | None:
     """Where a store that outlives its router has registrations or messages, as far as can be told; None: it has none. A
     store that cannot be read counts as one that has."""
