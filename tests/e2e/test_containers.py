@@ -74,19 +74,23 @@ class FirstProcess:
     def checked(self) -> int:
         return subprocess.run(self._check, capture_output=True, check=False).returncode
 
-    def execute(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    def begin(self, command: Sequence[str]) -> subprocess.Popen[str]:
         """Run a command of the farm beside it, as `docker exec` and hooks of Kubernetes do."""
         assert command[0] == "farm"
         user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
-        return subprocess.run(
+        return subprocess.Popen(
             ["nsenter", "--target", str(self.pid), *user, "--pid", "--mount", sys.executable, "-m", *command],
             cwd=ROOT,
             env=self._variables,
-            capture_output=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
-            check=False,
         )
+
+    def probed(self, name: str) -> int:
+        """The status that a probe of the manifest is answered with."""
+        path = container("farm")[name]["httpGet"]["path"]
+        return curl(f"http://127.0.0.1:{self._variables['FARM_LISTEN_ADMIN_PORT']}{path}").status
 
     def ended(self) -> int:
         """Wait for its end. Returns: its exit code."""
@@ -128,7 +132,7 @@ def test_as_process_1_a_farm_of_compose_serves_and_ends_when_it_is_told_to(tmp_p
             assert farm.checked() != 0
 
 
-def test_the_hook_of_kubernetes_drains_a_farm_of_its_manifest(tmp_path: Path) -> None:
+def test_the_hook_of_kubernetes_drains_a_farm_of_its_manifest_and_the_probes_say_so(tmp_path: Path) -> None:
     file, volume = tmp_path / "farm.toml", tmp_path / "volume"
     file.write_text(resources("ConfigMap")["farm"]["data"]["farm.toml"])
     volume.mkdir()
@@ -139,16 +143,24 @@ def test_the_hook_of_kubernetes_drains_a_farm_of_its_manifest(tmp_path: Path) ->
         places = own_places(volume, valkey)
         known = {"POD_IP": "127.0.0.1", "FARM_CLUSTER_NAME": "farm-0", "FARM_CLUSTER_BIND": f"127.0.0.1:{base}"}
         keys = {"FARM_TOKEN_KEYS": key, "FARM_CLUSTER_KEY": key, "FARM_ADMIN_READ_TOKEN": TOKEN}
-        given = places | environment("farm", places | known | keys) | {"FARM_ROUTER_ROUTERS": "1"}
+        given = (
+            places
+            | environment("farm", places | known | keys)
+            | {"FARM_ROUTER_ROUTERS": "1", "FARM_DRAIN_NOTICE": "60"}
+        )
         arguments, hook = (
             [part.replace("/etc/farm/farm.toml", str(file)) for part in words]
             for words in (container("farm")["args"], container("farm")["lifecycle"]["preStop"]["exec"]["command"])
         )
         with running(arguments, given) as farm:
-            # The hook may end with the farm, as what runs beside process 1 does.
-            hooked = farm.execute(hook)
-            assert farm.ended() == 0, hooked
-            assert "Traceback" not in hooked.stderr
+            assert {farm.probed(name) for name in ("startupProbe", "livenessProbe", "readinessProbe")} == {200}
+            hooked = farm.begin(hook)
+            until(lambda: farm.probed("readinessProbe") == 503, "Services send nothing more to the pod")
+            assert farm.probed("livenessProbe") == 200, "a pod that drains must not be killed"
+            os.kill(farm.pid, signal.SIGTERM)  # a second one ends the notice
+            assert farm.ended() == 0
+            # It may end with the farm, as what runs beside process 1 does.
+            assert "Traceback" not in hooked.communicate(timeout=60)[1]
 
 
 def test_haproxy_takes_its_configuration_of_compose(tmp_path: Path) -> None:
