@@ -16,7 +16,7 @@ PYTEST = -m pytest -p no:cacheprovider -n $(TEST_PROCESSES) --dist loadfile --no
 COVERAGE_FLOOR := 90
 
 .DEFAULT_GOAL := help
-.PHONY: help install tools start test test-unit test-routers test-cluster test-upgrade test-deletion lint bench docs fuzz torture dist test-pipx man deb test-deb test-systemd lock clean
+.PHONY: help install tools start test test-unit test-routers test-cluster test-upgrade test-deletion lint bench docs fuzz torture dist test-pipx man deb test-deb test-systemd test-image lock clean
 
 help:
 	@echo "make start    install, then run a farm of $(WORKERS) workers in the foreground (data in ./farm-data)"
@@ -39,6 +39,7 @@ help:
 	@echo "make man      install, then make the man pages of all commands from their help, in build/man"
 	@echo "make deb      install, then build a Debian package for /usr/bin/python3.11 in dist/; make test-deb installs and removes it on a layer"
 	@echo "make test-systemd  make deb, then boot a layer with systemd and run the package in it: start, reload, watchdog, stop, upgrade, sockets, removal"
+	@echo "make test-image  install, then build the container image on a base of debootstrap and run it; a few minutes, as root"
 	@echo "make lock     resolve the dependencies anew and write the lock files; with UPGRADE= only what is missing"
 	@echo "make clean    remove everything that make made; ./farm-data stays"
 
@@ -54,8 +55,8 @@ start: $(RUNTIME)
 # are cores run side by side, those of whole farms first, so that short ones fill the end: TEST_PROCESSES=0 runs one test
 # after the other, for a debugger.
 # curl, Firefox, Chromium, Node.js, npm packages and libfaketime are installed first if they are missing and this is root,
-# nats-server, HAProxy, Redis, memcached, nginx with nchan, promtool, systemd-analyze, systemd-nspawn, PHP, Ruby, zsh and
-# fish are fetched into $(SERVERS);
+# nats-server, HAProxy, Redis, memcached, nginx with nchan, promtool, rsyslog, systemd-analyze, systemd-nspawn, PHP, Ruby,
+# zsh and fish are fetched into $(SERVERS);
 # what is missing all the same stands on the last line, and the tests that need it are skipped (with CI=true: fail).
 test: $(DEV)
 	tests/install-browsers $(MISSING)
@@ -152,6 +153,11 @@ test-deb: deb
 test-systemd: deb
 	tests/install-servers $(SERVERS) $(MISSING)
 	tests/deb-booted dist/*.deb $(SERVERS)
+
+# buildah, crun and debootstrap, which it installs if they are missing; see tests/support/image.py. Ends with 3 where the
+# machine does not allow it, and says why.
+test-image: $(DEV)
+	PYTHONPATH=tests $(BIN)/python -m support.image
 
 # The stamps: what is installed is right until a lock file or the project's own metadata changes, of which the version is
 # in router/__init__.py. The project is installed as a link to this tree, so a changed source needs no new install.
