@@ -59,6 +59,7 @@ def test_every_help_ends_with_examples_that_are_understood(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results").mkdir()
+    (tmp_path / "soak.json").touch()
     command = ALL[path]
     with click.Context(command, info_name=path[-1]) as context:
         lines = command.get_help(context).rstrip().splitlines()
