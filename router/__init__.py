@@ -4,5 +4,5 @@
 the store and the app servers' HTTP port. It never imports `farm`.
 """
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 """Of the release; the only place where it stands. See CONTRIBUTING.md."""
