@@ -55,8 +55,8 @@ start: $(RUNTIME)
 # are cores run side by side, those of whole farms first, so that short ones fill the end: TEST_PROCESSES=0 runs one test
 # after the other, for a debugger.
 # curl, Firefox, Chromium, Node.js, npm packages and libfaketime are installed first if they are missing and this is root,
-# nats-server, HAProxy, Redis, memcached, nginx with nchan, promtool, rsyslog, systemd-analyze, systemd-nspawn, PHP, Ruby,
-# zsh and fish are fetched into $(SERVERS);
+# nats-server, HAProxy, Redis, memcached, nginx with nchan, promtool, jq, rsyslog, systemd-analyze, systemd-nspawn, PHP,
+# Ruby, zsh and fish are fetched into $(SERVERS);
 # what is missing all the same stands on the last line, and the tests that need it are skipped (with CI=true: fail).
 test: $(DEV)
 	tests/install-browsers $(MISSING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tomllib
@@ -9,7 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from cfnlint.decode import decode
+from support.installed import find_program, with_libraries
 from support.sources import ROOT
 
 from bench.figures.profiles import PROFILES
@@ -119,6 +122,68 @@ def test_the_user_data_is_a_script_that_an_instance_can_have() -> None:
         assert run.returncode == 0, run.stderr
     assert "/opt/farm/deploy/99-farm.conf" in script
     assert "net.ipv4.tcp_mem = " in (ROOT / "deploy/99-farm.conf").read_text()
+
+
+def programs(folder: Path, **scripts: str) -> dict[str, str]:
+    """Stand-ins for what only an instance has, which write down what they were asked. Returns: variables."""
+    for name, script in scripts.items():
+        file = folder / name
+        file.write_text(f'#!/bin/bash\necho "{name} $*" >> {folder}/asked\n{script}\n')
+        file.chmod(0o755)
+    return {"PATH": f"{folder}:/usr/bin:/bin"}
+
+
+METADATA: Final = """case "$*" in *lifecycle-state) echo $STATE;; *instance-id) echo i-0123;; *) echo token;; esac"""
+
+
+@pytest.mark.parametrize(
+    ("state", "stop", "complete", "asked"),
+    [
+        ("InService", 0, 0, []),
+        ("Terminated", 0, 0, ["systemctl stop farm", "aws", "systemctl stop --no-block farm-leave.timer"]),
+        # The farm is dead: the host goes all the same.
+        ("Terminated", 1, 0, ["systemctl stop farm", "aws", "systemctl stop --no-block farm-leave.timer"]),
+        # The answer does not get through: the timer goes on, and tries again.
+        ("Terminated", 0, 1, ["systemctl stop farm", "aws"]),
+    ],
+)
+def test_a_host_that_goes_drains_and_says_so(
+    tmp_path: Path, state: str, stop: int, complete: int, asked: list[str]
+) -> None:
+    variables = programs(tmp_path, curl=METADATA, systemctl=f"exit {stop}", aws=f"exit {complete}")
+    script = heredoc(user_data(), "/usr/local/sbin/farm-leave")
+    run = subprocess.run(["bash", "-c", script], env=variables | {"STATE": state}, check=False)
+    assert run.returncode or not complete, "systemd is to show that it failed"
+    lines = (tmp_path / "asked").read_text().splitlines()
+    found = [line for line in lines if not line.startswith("curl")]
+    assert len(found) == len(asked) and all(line.startswith(one) for line, one in zip(found, asked, strict=True)), found
+    for line in found:
+        if line.startswith("aws"):
+            assert "--lifecycle-hook-name drain" in line and line.endswith("--instance-id i-0123")
+
+
+@pytest.mark.parametrize("missing", ["nothing", "token_keys", "cluster_key", "everything"])
+def test_a_host_without_its_secrets_does_not_start_with_wrong_ones(tmp_path: Path, missing: str) -> None:
+    secrets = {name: f"{name}-value" for name in ("token_keys", "cluster_key") if name != missing}
+    answer = f"case \"$*\" in *keys*) echo '{json.dumps(secrets)}';; *) echo password;; esac"
+    jq = find_program("jq", str(ROOT / ".venv/servers/usr/bin/jq"))
+    variables = with_libraries(jq) | programs(tmp_path, aws="exit 1" if missing == "everything" else answer)
+    variables["PATH"] += f":{Path(jq).parent}"
+    script = user_data()
+    begin = script.index("(\n  umask 077")
+    part = script[begin : script.index("\n)\n", begin) + 3].replace("/etc/farm", str(tmp_path))
+    run = subprocess.run(
+        ["bash", "-c", "set -euo pipefail\n" + part + "echo goes on"],
+        env=variables, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    file = tmp_path / "farm.env"
+    assert (run.returncode == 0, "goes on" in run.stdout, file.exists()) == ((missing == "nothing",) * 3), run
+    assert "value" not in run.stdout + run.stderr
+    if missing == "nothing":
+        assert file.stat().st_mode & 0o777 == 0o600
+        lines = file.read_text().splitlines()
+        assert lines[:2] == ["FARM_TOKEN_KEYS=token_keys-value", "FARM_CLUSTER_KEY=cluster_key-value"]
+        assert lines[2].startswith("FARM_REDIS_URL=rediss://:password@")
 
 
 def test_the_farm_takes_the_settings(tmp_path: Path) -> None:
