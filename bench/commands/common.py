@@ -115,7 +115,7 @@ def perform(command: str, options: dict[str, Any], run: Callable[[Interrupt, Pro
     pictures = options.pop("pictures", True)
     if "admin" in options:
         options["admin"] = without_token(options["admin"])
-        del options["token_file"]
+        options.pop("token_file", None)  # a file of whoever ran it; the options of a result have it no more
     name = name or command
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
