@@ -324,7 +324,8 @@ class RouterProcess:
                     guarded("router.tick_failed", self.tls.look, now)
                 guarded("router.tick_failed", self.committer.probe, self._probe)
                 guarded("router.tick_failed", self._look_for_starvation, now)
-                if bursts.over(self.committer.answered):
+                counted = self.hub.counters
+                if bursts.over(self.committer.answered + counted.http_connects + counted.http_disconnects):
                     give_back()
                 if self.fd_receiver is not None:
                     guarded("router.tick_failed", self.fd_receiver.tick)
