@@ -63,8 +63,10 @@ def opened(path: Path, killed_at: str = "", statement: int = -1) -> int:
                 super().__init__(*arguments, **named)
                 self.set_trace_callback(traced)
 
-        sqlite3.connect = partial(sqlite3.connect, factory=Traced)
-        SqliteFile(OPTIONS, path, 0, lambda: NOW, lambda db: None).open()
+        # Not for what the process does at its end: coverage writes what it has counted by sqlite3.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Traced))
+            SqliteFile(OPTIONS, path, 0, lambda: NOW, lambda db: None).open()
 
     return in_child(run)
 
