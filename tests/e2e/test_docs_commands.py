@@ -46,9 +46,6 @@ FOUND: Final = sorted({words for page in PAGES for words in commands(page.read_t
 OPTIONS: Final = {f"{section.SECTION}.{name}" for section in all_sections() for name in section.__annotations__}
 
 
-@pytest.mark.skipif(
-    not (ROOT / ".git").exists(), reason="the pages of a copy name commands of a dialect that it has not"
-)
 @pytest.mark.parametrize("words", FOUND, ids=" ".join)
 def test_a_command_is_understood(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
