@@ -8,9 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from support import dialects
+from support.dialect_files import is_of
 from support.sources import ROOT, imports
 
 TESTS: Final = sorted((ROOT / "tests").rglob("*.py"))
+DIALECTS: Final = dialects.names()
 MAX_LINES: Final = 500
 SERVERS: Final = (
     *("support.memcached", "support.redis_cluster", "support.redis_sentinels", "support.redis_servers"),
@@ -20,13 +23,14 @@ SERVERS: Final = (
 
 
 @cache
-def imported(file: Path) -> tuple[str, ...]:
-    """The full names of all modules that a file imports, anywhere in it; of `from a import b` both a and a.b."""
-    return tuple(_names(file))
+def imported(file: Path, *, at_once: bool = False) -> tuple[str, ...]:
+    """The full names of all modules that a file imports, anywhere in it; of `from a import b` both a and a.b. at_once:
+    as `imports` has it."""
+    return tuple(_names(file, at_once))
 
 
-def _names(file: Path) -> Iterator[str]:
-    for node in imports(file):
+def _names(file: Path, at_once: bool) -> Iterator[str]:
+    for node in imports(file, at_once=at_once):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         else:
@@ -40,6 +44,12 @@ def of_package(package: str) -> list[Path]:
     found = sorted((ROOT / package).rglob("*.py"))
     assert found
     return found
+
+
+def is_ours(module: str) -> bool:
+    """Whether it is a module or package of the project; what `from a import b` brings is perhaps a function."""
+    path = module.replace(".", "/")
+    return any((root / f"{path}.py").exists() or (root / path).is_dir() for root in (ROOT, ROOT / "tests"))
 
 
 def is_in(module: str, *packages: str) -> bool:
@@ -89,3 +99,15 @@ def test_a_farm_imports_the_bench_only_for_its_command() -> None:
 def test_the_bench_imports_of_a_farm_only_what_is_common() -> None:
     ours = [(file, name) for file in of_package("bench") for name in imported(file) if is_in(name, "farm", "router")]
     assert not [(file, name) for file, name in ours if not is_in(name, "router.common") and name != "router"]
+
+
+def test_what_imports_a_dialect_goes_with_it() -> None:
+    """By its name, or the dialect could not be deleted. The torture imports those that it is asked to speak, later."""
+    found = set()
+    for file in (*TESTS, *of_package("bench")):
+        path = file.relative_to(ROOT).as_posix()
+        ours = {dialect for dialect in DIALECTS if is_of(path, dialect)}
+        for name in imported(file, at_once=file.parent.name == "torture"):
+            if any(is_of(name, dialect) for dialect in DIALECTS if dialect not in ours) and is_ours(name):
+                found.add((path, name))
+    assert not found
