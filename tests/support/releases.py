@@ -30,7 +30,7 @@ class NoHistoryError(Exception):
     """There is no such commit here; the text says why."""
 
     def __init__(self, why: str, *, to_be_expected: bool) -> None:
-        """to_be_expected: of a tree that has no history, or not all of it."""
+        """to_be_expected: of a tree without any history, such as a source distribution's."""
         super().__init__(why)
         self.to_be_expected = to_be_expected
 
@@ -57,9 +57,14 @@ def full_name(commit: str) -> str:
     found, _ = _git("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")
     if found is not None:
         return found.decode().strip()
-    whole = _git("rev-parse", "--is-shallow-repository")[0] == b"false\n"
-    why = "not in the history of this tree" if whole else "this tree has not all of its history (git fetch --unshallow)"
-    raise NoHistoryError(f"an older release is needed, commit {commit}: {why}", to_be_expected=not whole)
+    begun = _git("rev-parse", "--verify", "--quiet", "HEAD")[0] is not None
+    if not begun:
+        why = "this tree has no history"
+    elif _git("rev-parse", "--is-shallow-repository")[0] == b"true\n":
+        why = "this tree has not all of its history (git fetch --unshallow)"
+    else:
+        why = "not in the history of this tree"
+    raise NoHistoryError(f"an older release is needed, commit {commit}: {why}", to_be_expected=not begun)
 
 
 def of_commit(commit: str, folder: Path) -> Path:
