@@ -145,21 +145,25 @@ class Partitions:
             renewer.close()
         raise StoreError(self._why)
 
-    def lose(self, partitions: Collection[int]) -> None:
-        """Another router has these."""
+    def lose(self, partitions: Collection[int], why: str = "") -> None:
+        """These are this router's no longer. why: "" where another router has them."""
         self.ownership.lost(partitions)
         self.ownership.lease.lose()
         self._open_partitions()
-        self._why = (
+        self._why = why or self._are_taken(partitions)
+        self._lost.set()
+
+    def _are_taken(self, partitions: Collection[int]) -> str:
+        why = (
             f"Redis {self._where}: another router has taken {len(partitions)} partitions of the prefix "
             f"{self._redis.prefix}, or they were deleted; this one begins anew"
         )
         if not self._shared:
-            self._why += (
+            why += (
                 " (if this happens again and again, another farm runs on a copy of this data folder: stop it, or "
                 f"delete its {HOLDER_FILE})"
             )
-        self._lost.set()
+        return why
 
     async def _own(self, primary: Primary, partitions: Collection[int]) -> None:
         """A connection to a server, on which those of these partitions that are this router's are acquired.
@@ -188,6 +192,9 @@ class Partitions:
         """Have those of these that are this router's acquired on the connection that there is. Raises: StoreError."""
         try:
             await self._own(primary, partitions)
-        except (Held, Newer):
+        except Held:
             self.lose(self.mine)
+            raise StoreError(self._why) from None
+        except Newer as error:
+            self.lose(self.mine, newer(self._redis, *error.args))
             raise StoreError(self._why) from None

@@ -153,6 +153,26 @@ def test_a_router_whose_partitions_a_newer_release_takes_ends_and_does_not_come_
     trio.run(main)
 
 
+def test_a_router_that_finds_a_newer_release_on_a_connection_made_anew_says_so(server: RedisServer) -> None:
+    async def main() -> None:
+        store = redis_of(server)
+        await store.open()
+        calls = (("HSET", FIRST, "v", LAYOUT + 1), ("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
+        await trio.to_thread.run_sync(server.calls, *calls)
+        with trio.fail_after(20):
+            error = ""
+            while "a newer release wrote" not in error:
+                try:
+                    await store.apply(puts(A, item("x", 6000)), Reads(), NOW)
+                except StoreError as failed:
+                    error = str(failed)
+            with pytest.raises(StoreError, match="a newer release wrote"):
+                await store.run()
+        await store.close()
+
+    trio.run(main)
+
+
 class Migrating:
     """Partitions with inboxes, and the script as it is but for migrations that a later release may have: of two steps
     the first without work."""
