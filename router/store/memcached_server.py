@@ -33,7 +33,7 @@ from router.store.memcached_protocol import (
     get,
     put,
 )
-from router.store.memcached_work import LAYOUT, Layout, layout
+from router.store.memcached_work import LAYOUT, layout_in, layout_key
 
 OLDEST: Final = (1, 6)
 """The oldest memcached that has what is used here."""
@@ -217,15 +217,16 @@ async def _exchange(stream: trio.SocketStream, request: bytes, reply: Reply) -> 
 
 async def _take(stream: trio.SocketStream, name: str, prefix: str) -> None:
     """See that this release knows the layout, and note which one is written from now on. Raises: NewerError."""
-    key = Layout(prefix, 0).mark
+    key = layout_key(prefix)
     outcome = DIFFERS
     while outcome == DIFFERS:  # another router has just noted it
         entries = Entries()
         await _exchange(stream, get([key]), entries)
         entry = entries.found.get(key)
-        if layout(entry) > LAYOUT:
-            raise NewerError(name, prefix, layout(entry))
-        if entry is not None and layout(entry) == LAYOUT:
+        found = layout_in(entry)
+        if found > LAYOUT:
+            raise NewerError(name, prefix, found)
+        if entry is not None and found == LAYOUT:
             return
         outcomes = Outcomes(1)
         await _exchange(stream, put(key, b"%d" % LAYOUT, 0, entry), outcomes)
@@ -258,8 +259,8 @@ def check_server(name: str, options: MemcachedOptions) -> None:
         _check_version(ask(name, STATISTICS, Statistics(), options.timeout))
     except ProtocolError as error:
         raise _unreachable(name, error, options.timeout) from None
-    key = Layout(options.prefix, 0).mark
-    if (found := layout(ask(name, get([key]), Entries(), options.timeout).found.get(key))) > LAYOUT:
+    key = layout_key(options.prefix)
+    if (found := layout_in(ask(name, get([key]), Entries(), options.timeout).found.get(key))) > LAYOUT:
         raise NewerError(name, options.prefix, found)
 
 

@@ -73,11 +73,6 @@ class Layout:
         self.prefix = prefix.encode()
         self.inbox_limit = inbox_limit
 
-    @property
-    def mark(self) -> bytes:
-        """Of the entry that holds `LAYOUT`."""
-        return self.prefix + b"layout"
-
     def inbox(self, device: bytes) -> bytes:
         """Of the inbox of a device."""
         return b"%bi:%b" % (self.prefix, device.hex().encode())
@@ -289,8 +284,13 @@ def check(layout: Layout, writes: Writes, now: int, room: int) -> None:
         make(name, change, now, lambda _: None, lambda *_: None)
 
 
-def layout(entry: Entry | None) -> int:
-    """What the entry `Layout.mark` holds: without one it is the first."""
+def layout_key(prefix: str) -> bytes:
+    """Of the entry that holds `LAYOUT`."""
+    return prefix.encode() + b"layout"
+
+
+def layout_in(entry: Entry | None) -> int:
+    """What that entry holds: without one it is the first."""
     return int(entry.value) if entry is not None and entry.value.isdigit() else 1
 
 
