@@ -160,7 +160,8 @@ LOG_EVENTS: Final[dict[str, str]] = {
     "store.redistributed": "The store has been copied for another number of routers; the old files are deleted.",
     "store.redistributing": "The store is copied for another number of routers: so many rows of all so far.",
     "store.removals_lost": "Too many removals wait for a store that fails: some acknowledged messages will come again.",
-    "store.server_away": "A server of the store does not answer: what it holds is refused with 503 until it does.",
+    "store.server_away": "A server of the store does not answer, or a newer release has written to it (`why`): what it "
+    "holds is refused with 503 until that is over.",
     "store.server_back": "A server of the store answers again.",
     "store.server_full": "A server of the store has no room for a message: answered 503. Give it more memory.",
     "store.strays": "Rows were in the file of another router than their owner; `dropped` of them were in both.",

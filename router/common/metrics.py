@@ -132,8 +132,8 @@ WORKER_METRICS = (
     Metric(
         "hello_seconds",
         "histogram",
-        "From a worker's question to the router about a device's hello to the reply, with which it is answered. What a "
-        "device waits before that is not in it; connections that only subscribe to channels have none.",
+        "How long a worker waited for the router's reply to a device's hello; the device is answered with it. What the "
+        "device waited before that is not in it. Connections that only subscribe to channels are not counted.",
     ),
     Metric("registers", "counter", "register commands answered 200."),
     Metric("unregisters", "counter", "unregister commands answered 200."),
