@@ -17,6 +17,10 @@ from router.store.layout import Layout
 FILE: Final = "backup.json"
 MAX_BYTES: Final = 1_048_576
 _FORMAT: Final = 1
+_MOST: Final = 2**63 - 1
+_LAST: Final = 253_402_300_799
+"""The end of the year 9999, in Unix seconds: beyond it no moment can be shown."""
+_SHOWN: Final = 200  # characters of what is wrong, which may repeat what the file has
 
 
 class BackupError(MendableError):
@@ -26,7 +30,7 @@ class BackupError(MendableError):
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One file."""
 
-    bytes: Annotated[int, Meta(ge=0)]
+    bytes: Annotated[int, Meta(ge=0, le=_MOST)]
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
@@ -36,9 +40,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: Annotated[int, Meta(ge=1, le=_FORMAT)]
     release: Annotated[str, Meta(max_length=100)]
     """The farm that made it."""
-    created: Annotated[int, Meta(ge=0, le=2**40)]
+    created: Annotated[int, Meta(ge=0, le=_LAST)]
     """Unix seconds, when it began."""
-    schema: Annotated[int, Meta(ge=0)]
+    schema: Annotated[int, Meta(ge=0, le=_MOST)]
     """Of the store's files."""
     layout: Layout
     files: dict[str, Entry]
@@ -95,4 +99,5 @@ def decode(text: bytes, path: Path) -> Manifest:
     try:
         return msgspec.json.decode(text, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise BackupError(f"{path}: it is damaged, or a newer release made the backup ({error})") from None
+        why = str(error)[:_SHOWN]
+        raise BackupError(f"{path}: it is damaged, or a newer release made the backup ({why})") from None

@@ -110,6 +110,9 @@ def test_the_file_by_which_the_others_count_is_put_back_last() -> None:
         (b'"release": "1.0"', b'"more": 1'),
         (b"0000", b"0x00"),
         (b"}", b""),
+        (b'"created": ', b'"created": 9999999999'),
+        (b'"bytes": 7', b'"bytes": ' + b"7" * 4300),
+        (b'"schema": 2', b'"schema": ' + b"2" * 4300),
     ],
 )
 def test_a_manifest_that_is_not_ours_is_refused(old: bytes, new: bytes) -> None:
@@ -117,6 +120,18 @@ def test_a_manifest_that_is_not_ours_is_refused(old: bytes, new: bytes) -> None:
     assert old in text
     with pytest.raises(BackupError, match=r"^m: it is damaged, or a newer release made the backup"):
         manifest.decode(text.replace(old, new, 1), Path("m"))
+
+
+def test_what_is_wrong_with_a_manifest_is_told_in_a_line_however_long_it_is() -> None:
+    text = manifest.encode(sample(OLD, key=True)).replace(b'"release"', b'"' + b"r" * 100_000 + b'"')
+    with pytest.raises(BackupError, match="contains unknown field `rrr") as refused:
+        manifest.decode(text, Path("m"))
+    assert len(str(refused.value)) < 300
+
+
+def test_the_last_moment_that_a_manifest_can_name_is_shown() -> None:
+    made = msgspec.structs.replace(sample(OLD, key=True), created=253_402_300_799)
+    assert manifest.decode(manifest.encode(made), Path("m")).when == "9999-12-31 23:59:59 UTC"
 
 
 @pytest.mark.parametrize("routers", [1, 3])
