@@ -46,7 +46,7 @@ def complain(*lines: str, code: int = FAILED) -> int:
     """Print these on stderr. Returns: the exit code."""
     for line in lines:
         if _log_form is None:
-            click.echo(line, err=True)
+            click.echo(printable(line), err=True)
         else:
             start_log.failed(_log_form, line)
     return code
@@ -55,7 +55,7 @@ def complain(*lines: str, code: int = FAILED) -> int:
 def warn(line: str) -> None:
     """Print this on stderr: the command goes on."""
     if _log_form is None:
-        click.echo(line, err=True)
+        click.echo(printable(line), err=True)
     else:
         start_log.warned(_log_form, line)
 
@@ -63,3 +63,8 @@ def warn(line: str) -> None:
 def one_line(text: str) -> str:
     """The text without line breaks and final full stop."""
     return " ".join(text.split()).rstrip(".")
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal may obey: it may repeat what a file has, or what a farm has answered."""
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from farm.capacity import size
+from farm.cli.outcome import printable
 
 
 def cell(name: str, value: Any) -> str:
@@ -33,7 +34,7 @@ def cell(name: str, value: Any) -> str:
         if name in ("pid", "number", "shard", "incarnation", "position"):
             return str(value)
         return f"{value:,}"
-    return "".join(c if c.isprintable() else "?" for c in str(value))
+    return printable(str(value))
 
 
 def print_rows(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], nothing: str, unbroken: str = "") -> None:

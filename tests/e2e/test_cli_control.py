@@ -134,6 +134,13 @@ def test_status_of_what_is_no_farm(farm: Farm, body: bytes, code: int, said: str
     assert said in line
 
 
+def test_a_refusal_cannot_tell_the_terminal_anything(farm: Farm) -> None:
+    body = json.dumps({"error": {"code": "conflict", "message": "\x1b[31mred\n\x9b2J"}}).encode()
+    with answering(body, 409) as port:
+        (line,) = farm.fails(1, "channel", "list", "--url", f"http://127.0.0.1:{port}")
+    assert line == "farm channel list: ?[31mred ?2J"
+
+
 def test_status_when_nobody_answers(farm: Farm) -> None:
     with deaf_port() as port:
         (line,) = farm.fails(1, "status", "--admin-port", str(port))
