@@ -28,9 +28,9 @@ def fit(times: Sequence[float], values: Sequence[float]) -> Line | None:
 
     Samples that follow each other are alike: of memory that was taken and is kept, of latency while the machine does
     something else. They tell less than as many that are independent, so the standard error is that of
-    n (1 - r) / (1 + r) samples, r the correlation of a residual with the one before, if that is positive (Santer et
-    al., Journal of Geophysical Research 105, 2000). As residuals of a line through few samples show too little of it,
-    (2 + 4 r) / n are added (Kendall, Biometrika 41, 1954, and as much again for the line).
+    n (1 - r) / (1 + r) samples, r the correlation of a residual with the one before, or 0 if that is negative (Santer
+    et al., Journal of Geophysical Research 105, 2000). As residuals of a line through few samples show too little of
+    it, (2 + 4 r) / n are added first (Kendall, Biometrika 41, 1954, and as much again for the line).
     """
     count = len(times)
     if count < 3:
@@ -44,7 +44,7 @@ def fit(times: Sequence[float], values: Sequence[float]) -> Line | None:
     squares = sum(one * one for one in rest)
     pairs = sum(one * other for one, other in pairwise(rest))
     found = pairs / squares if squares else 0.0
-    alike = min(max(0.0, found + (2 + 4 * found) / count), 1.0) if found > 0 else 0.0
+    alike = min(max(0.0, found + (2 + 4 * found) / count), 1.0)
     independent = max(1.0, count * (1 - alike) / (1 + alike) - 2)
     return Line(slope, math.sqrt(squares / independent / spread), mean)
 
