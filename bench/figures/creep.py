@@ -1,6 +1,6 @@
 """What of a soak may creep: memory, descriptors and latency, each judged by its slope. Pure."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,9 +28,9 @@ class Limits:
     p99: float = 2.5
 
 
-def verdicts(samples: list[Sample], limits: Limits, groups: Iterable[str] = GROUPS) -> dict[str, dict[str, Any]]:
-    """`slope.judge` on everything that can creep and was sampled, by its name, with its `unit` and its `first` and
-    `last` value of those that count. A sample in which something is unknown is left out for it.
+def verdicts(samples: list[Sample], limits: Limits) -> dict[str, dict[str, Any]]:
+    """`slope.judge` on everything that can creep and was sampled, by its name, with its `unit`. A sample in which
+    something is unknown is left out for it.
 
     Descriptors are those beyond the connections: of the workers, less the devices that are connected at that moment.
     """
@@ -46,15 +46,12 @@ def verdicts(samples: list[Sample], limits: Limits, groups: Iterable[str] = GROU
     ) -> None:
         known = [(sample["at"], value) for sample in samples if (value := read(sample)) is not None]
         if known:
-            half = (known[0][0] + known[-1][0]) / 2
-            first = next(value for at, value in known if at >= half)
-            times, values = [at for at, _ in known], [value for _, value in known]
-            judged = slope.judge(times, values, most, step=step, ratios=ratios)
-            found[name] = {"unit": unit, "first": first, "last": values[-1], **judged}
+            times, values = zip(*known, strict=True)
+            found[name] = {"unit": unit, **slope.judge(times, values, most, step=step, ratios=ratios)}
 
-    for group in groups:
+    for group in GROUPS:
         add(f"memory, {group}", "MiB", limits.memory, _memory(group), step=STEP_MIB)
-    for group in groups:
+    for group in GROUPS:
         add(f"descriptors, {group}", "descriptors", limits.descriptors, _descriptors(group))
     for kind, name in (("to_frame_ms", "PUT to frame"), ("to_response_ms", "PUT to answer")):
         for point, most in (("p50", limits.p50), ("p99", limits.p99)):

@@ -61,17 +61,17 @@ def judge(
     outweigh all others; slope and uncertainty are then those at the geometric mean.
 
     The verdict is `grows` if the slope is above the limit by more than the uncertainty, `steady` if it is below it by
-    more, otherwise, or for fewer than 8 samples or 15 minutes, `too short to tell`.
+    more, otherwise, or for fewer than 8 samples or 15 minutes, `too short to tell`. With it stand `first` and `last`,
+    the values at both ends of that half, None without samples.
     """
     half = (times[0] + times[-1]) / 2 if times else 0.0
-    chosen = [
-        (time, math.log(value) if ratios else value)
-        for time, value in zip(times, values, strict=True)
-        if time >= half and (value > 0 or not ratios)
-    ]
+    second = [(time, value) for time, value in zip(times, values, strict=True) if time >= half]
+    chosen = [(time, math.log(value)) for time, value in second if value > 0] if ratios else second
     line = fit([time for time, _ in chosen], [value for _, value in chosen])
     span = chosen[-1][0] - chosen[0][0] if chosen else 0.0
-    verdict = {"samples": len(chosen), "seconds": span, "limit": most, "verdict": UNKNOWN}
+    first, last = (second[0][1], second[-1][1]) if second else (None, None)
+    verdict: dict[str, Any] = {"first": first, "last": last}
+    verdict |= {"samples": len(chosen), "seconds": span, "limit": most, "verdict": UNKNOWN}
     if line is None:
         return verdict | {"slope": None, "uncertainty": None}
     hourly = HOUR * (math.exp(line.middle) if ratios else 1.0)

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from bench.figures import creep
+from bench.figures.creep import MIB
 from bench.figures.slope import UNKNOWN
 from bench.figures.tables import Chart, Series, Table, milliseconds, number
 
-MIB = 1024 * 1024
 _UNITS: Final = {"MiB": " MiB", "descriptors": "", "ms": " ms"}
 _DIGITS: Final = {"MiB": 2, "descriptors": 0, "ms": 2}
 
