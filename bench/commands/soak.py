@@ -7,7 +7,7 @@ import click
 
 from bench.commands.common import endpoints_every, perform, publish, target_of
 from bench.commands.numbers import Number
-from bench.commands.options import connections_option, farm_options, grace_option, load_options
+from bench.commands.options import Command, connections_option, farm_options, grace_option, load_options
 from bench.errors import BenchError
 from bench.figures.creep import Limits
 from bench.figures.results import Document, check_output, read, write_json
@@ -18,6 +18,28 @@ from bench.runs import soak as soaking
 from bench.runs.load import Load
 
 DEFAULTS: Final = Limits()
+
+
+def _limit_options(command: Command) -> Command:
+    """`--max-slope` and its like: what may grow by how much in an hour."""
+    for name, default, unit, text in reversed(
+        (
+            ("", DEFAULTS.memory, "MIB", "Memory that router, workers or supervisor may grow by in an hour."),
+            (
+                "descriptors-",
+                DEFAULTS.descriptors,
+                "COUNT",
+                "Descriptors beyond the connections that they may grow by in an hour.",
+            ),
+            ("p50-", DEFAULTS.p50, "MS", "What the median of the latencies of pushes may grow by in an hour."),
+            ("p99-", DEFAULTS.p99, "MS", "What their 99th percentile may grow by in an hour."),
+        )
+    ):
+        option = click.option(
+            f"--max-{name}slope", type=Number(0), default=default, show_default=True, metavar=unit, help=text
+        )
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -64,38 +86,7 @@ DEFAULTS: Final = Limits()
     help="How long a device is away, half to one and a half times; doubled after every attempt that failed.",
 )
 @grace_option(10.0)
-@click.option(
-    "--max-slope",
-    type=Number(0),
-    default=DEFAULTS.memory,
-    show_default=True,
-    metavar="MIB",
-    help="Memory that router, workers or supervisor may grow by in an hour.",
-)
-@click.option(
-    "--max-descriptors-slope",
-    type=Number(0),
-    default=DEFAULTS.descriptors,
-    show_default=True,
-    metavar="COUNT",
-    help="Descriptors beyond the connections that they may grow by in an hour.",
-)
-@click.option(
-    "--max-p50-slope",
-    type=Number(0),
-    default=DEFAULTS.p50,
-    show_default=True,
-    metavar="MS",
-    help="What the median of the latencies of pushes may grow by in an hour.",
-)
-@click.option(
-    "--max-p99-slope",
-    type=Number(0),
-    default=DEFAULTS.p99,
-    show_default=True,
-    metavar="MS",
-    help="What their 99th percentile may grow by in an hour.",
-)
+@_limit_options
 @click.option(
     "--judge",
     "judged",
