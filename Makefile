@@ -127,7 +127,7 @@ torture: $(DEV)
 
 # The wheel is built from the source distribution, so what is missing there is missing in both. Built with the setuptools
 # of the lock file, and without a network; the same commit gives the same bytes.
-dist man: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
+dist man deb: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
 dist: $(DEV)
 	rm -rf dist
 	deploy/dist $(BIN)/python . dist
