@@ -18,13 +18,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from support.compose import DOCKERFILE, compose, health_check, instructions
+from support.farm_fixture import until
 from support.sources import ROOT
 
 CACHE: Final = ROOT / "build" / "image"
@@ -40,7 +40,7 @@ _NO_GROUPS: Final = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /sys
 """What a command line begins with so that its program finds no control groups, of either version, and changes none."""
 
 
-class Failed(Exception):
+class Failed(AssertionError):
     """Something is not as it should be."""
 
 
@@ -60,14 +60,6 @@ def run(*command: str | Path, impossible: bool = False) -> str:
         kind = Impossible if impossible else Failed
         raise kind(f"{' '.join(map(str, command[:6]))} ... ended with {done.returncode}: {' | '.join(last)}")
     return done.stdout
-
-
-def until(found: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    while not found():
-        if time.monotonic() > deadline:
-            raise Failed(f"not within {_PATIENCE_S:g} s: {what}")
-        time.sleep(0.1)
 
 
 def install() -> None:
@@ -222,7 +214,7 @@ class Container:
 def running(bundle: Path) -> Iterator[Container]:
     container = Container(bundle)
     try:
-        until(container.healthy, "the health check of the image is content")
+        until(container.healthy, "the health check of the image is content", _PATIENCE_S)
         yield container
     finally:
         container.close()
@@ -251,7 +243,7 @@ def try_container(bundle: Path, volume: Path) -> None:
 
         # Its parent ends before it does, so it becomes a child of process 1.
         left = container.execute("sh", "-c", "sleep 0.5 >/dev/null 2>&1 & echo $!").stdout.strip()
-        until(lambda: int(left) not in container.processes(), "process 1 collects what was left behind")
+        until(lambda: int(left) not in container.processes(), "process 1 collects what was left behind", _PATIENCE_S)
         says("process 1 collects what others leave behind")
         expect(container.stop() == 0, f"it did not end well: {container.log.read_text()[-500:]}")
         says("SIGTERM ends it, with exit code 0")
@@ -303,7 +295,7 @@ def main(arguments: Sequence[str]) -> int:
     except Impossible as error:
         print(f"test-image: cannot be done here: {error}", file=sys.stderr)
         return 3
-    except Failed as error:
+    except AssertionError as error:
         print(f"test-image: FAILED: {error}", file=sys.stderr)
         return 1
     return 0
