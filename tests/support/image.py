@@ -15,6 +15,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -288,6 +289,7 @@ def main(arguments: Sequence[str]) -> int:
     if arguments:
         print(__doc__)
         return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: container and storage go
     try:
         install()
         with tempfile.TemporaryDirectory(prefix="farm-image-") as folder:
