@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Response
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import WorkerContext
@@ -58,6 +61,12 @@ class _Http1(H11Protocol):
             await self.send(Closed())
         else:
             await super()._create_stream(request)
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Say that the connection ends after an answer that did not wait for its request's body (RFC 9112, 9.6)."""
+        if isinstance(event, Response) and self.connection.their_state is h11.SEND_BODY:
+            event = replace(event, headers=[*event.headers, (b"connection", b"close")])
+        await super().stream_send(event)
 
 
 class _Connection:

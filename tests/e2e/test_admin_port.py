@@ -95,6 +95,23 @@ async def answer(stream: trio.SocketStream, request: bytes = GET) -> bytes:
     return found.split(b"\r\n")[0]
 
 
+def test_an_answer_that_did_not_wait_for_the_body_says_that_the_connection_ends() -> None:
+    """Else a client asks again on it while it is being closed."""
+
+    async def run() -> None:
+        async with serving(LONG) as connect:
+            refused = PUT.replace(b"/taken", b"/live")
+            early = await connect()
+            await early.send_all(refused)
+            found = await rest(early)
+            assert found.startswith(b"HTTP/1.1 405 ") and b"\r\nconnection: close\r\n" in found
+            whole = await connect()
+            assert b" 405" in await answer(whole, refused + b"123456789")
+            assert b" 200" in await answer(whole)
+
+    trio.run(run)
+
+
 @pytest.mark.parametrize("said", [b"", b"GET /live HTTP/1.1\r\n", PUT])
 def test_one_that_says_nothing_or_half_is_closed(said: bytes) -> None:
     async def run() -> None:
