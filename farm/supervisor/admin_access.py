@@ -80,10 +80,8 @@ class AdminAccess:
             client = (scope.get("client") or ("",))[0]
             asked = f"{scope['method']} {_path(scope)}"
             logs.limited("admin.refused", per=refused.why, why=refused.why, address=client, asked=asked)
-            headers = _CHALLENGE if refused.code == UNAUTHORIZED else {}
-            if scope["method"] not in _READING:  # its body is not read, so the connection ends: the client is told
-                headers = headers | {"Connection": "close"}
-            await error(refused.code, refused.message, headers)(scope, receive, _guarded(send))
+            challenge = _CHALLENGE if refused.code == UNAUTHORIZED else None
+            await error(refused.code, refused.message, challenge)(scope, receive, _guarded(send))
             return
         if scope["method"] in _READING or scope["path"].startswith(f"{PREFIX}/"):  # which logs what acts itself
             await self._app(scope, receive, _guarded(send))
