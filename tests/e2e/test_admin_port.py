@@ -106,8 +106,8 @@ def test_an_answer_that_did_not_wait_for_the_body_says_that_the_connection_ends(
             found = await rest(early)
             assert found.startswith(b"HTTP/1.1 405 ") and b"\r\nconnection: close\r\n" in found
             whole = await connect()
-            assert b" 405" in await answer(whole, refused + b"123456789")
-            assert b" 200" in await answer(whole)
+            for _ in range(2):
+                assert b" 200" in await answer(whole)
 
     trio.run(run)
 
