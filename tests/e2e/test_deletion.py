@@ -17,7 +17,7 @@ NOTICES = (
     "test_errors",
     "test_imports",
     "test_store_kinds",
-    "test_docs",
+    "test_docs.py",
     "test_every_dialect",
 )
 
