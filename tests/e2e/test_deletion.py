@@ -18,7 +18,12 @@ NOTICES = (
     "test_imports",
     "test_store_kinds",
     "test_docs.py",
-    "test_every_dialect",
+    "test_every_dialect.py",
+)
+SEES_NOTHING = (
+    "circle",  # fewer modules make none
+    "loads_nothing_of",  # nor do they load more
+    "up_to_date",  # the copy's pages have just been made
 )
 
 
@@ -34,4 +39,5 @@ def test_the_rest_works_without(dialect: str, folder: Path) -> None:
     assert any(name.startswith("farm/dialects/") for name in left_out)
     assert any(name.startswith("tests/unit/test_") for name in left_out)
     run(folder, "-m", "farm", "check-config")
-    run_tests(folder, "tests", "-k", " or ".join(NOTICES))  # which imports all of them
+    chosen = f"({' or '.join(NOTICES)}) and not ({' or '.join(SEES_NOTHING)})"
+    run_tests(folder, "tests", "-k", chosen)  # which imports all of them
