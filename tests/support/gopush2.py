@@ -69,7 +69,10 @@ class Device:
         """greets: whether it waits for the first heartbeat."""
         query = urlencode({"key": key, "mid": mid} | ({"token": token} if token else {}) | more)
         options = ((socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer),) if receive_buffer else ()
-        self.socket = websocket.create_connection(f"{farm.device_url}sub?{query}", timeout=PATIENCE_S, sockopt=options)
+        # Its own check of UTF-8 is a step of Python for each byte; decoding checks as strictly.
+        self.socket = websocket.create_connection(
+            f"{farm.device_url}sub?{query}", timeout=PATIENCE_S, sockopt=options, skip_utf8_validation=True
+        )
         self.mid = mid  # the last that it has
         if greets:
             try:

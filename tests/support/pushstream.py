@@ -49,7 +49,10 @@ class Socket:
     """A subscriber on websocket-client, which blocks."""
 
     def __init__(self, farm: Farm, path: str) -> None:
-        self.socket = websocket.create_connection(f"{farm.device_url}{path}", timeout=PATIENCE_S)
+        # Its own check of UTF-8 is a step of Python for each byte; decoding checks as strictly.
+        self.socket = websocket.create_connection(
+            f"{farm.device_url}{path}", timeout=PATIENCE_S, skip_utf8_validation=True
+        )
 
     def __enter__(self) -> Socket:
         return self
@@ -63,7 +66,7 @@ class Socket:
         if opcode == websocket.ABNF.OPCODE_CLOSE:
             raise Gone(struct.unpack(">H", payload[:2])[0] if payload else 0)
         assert opcode == websocket.ABNF.OPCODE_TEXT
-        found: Json = json.loads(payload)
+        found: Json = json.loads(payload.decode())
         return found
 
     def code(self) -> int:
