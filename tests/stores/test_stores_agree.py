@@ -18,6 +18,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from support.often import often
 from support.stores import (
     ALL,
     KINDS,
@@ -203,6 +204,6 @@ def test_a_store_agrees_with_its_model(kind: str) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         type("Agreeing", (StoresAgree,), {"KIND": kind}),
         settings=settings(
-            max_examples=30, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=often(20), stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
