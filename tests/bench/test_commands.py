@@ -17,8 +17,6 @@ from support.misbehaving import Rules, every, misbehaving
 from bench.cli import main
 from bench.progress import Progress
 
-pytestmark = pytest.mark.measured
-
 
 def options_with_numbers() -> list[tuple[str, str]]:
     """Every option of every command whose type is a float's."""

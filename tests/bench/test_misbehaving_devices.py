@@ -15,8 +15,6 @@ from bench.runs.load_processes import LoadProcesses
 from bench.runs.virtual_users import VirtualUsers
 from bench.target import Target
 
-pytestmark = pytest.mark.measured
-
 
 def test_devices_that_fail_are_counted_by_kind() -> None:
     kinds = {

@@ -8,8 +8,6 @@ from support.misbehaving_pusher import SUBSCRIBERS, fan_out, misbehaving_pusher,
 from bench.errors import BenchError
 from bench.runs.deliveries import clean
 
-pytestmark = pytest.mark.measured
-
 WAIT_SECONDS = 60.0
 CHANNEL = "fanout-1"
 

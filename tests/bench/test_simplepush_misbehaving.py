@@ -12,8 +12,6 @@ from support.misbehaving import Rules, every, misbehaving
 from bench.cli import main
 from bench.runs.app_servers import PushPlan
 
-pytestmark = pytest.mark.measured
-
 
 @pytest.mark.parametrize(
     ("fault", "counts"),

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
 from support.bench import quiet
 from support.misbehaving import Misbehaving, Rules, misbehaving
 
@@ -14,8 +13,6 @@ from bench.load.reconnect import Backoff
 from bench.runs.load import Load
 from bench.runs.load_processes import LoadProcesses
 from bench.runs.virtual_users import VirtualUsers
-
-pytestmark = pytest.mark.measured
 
 
 @contextmanager

@@ -6,10 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from support.farm_fixture import ROOT
-
-pytestmark = pytest.mark.measured
 
 
 def test_a_run_imports_nothing_from_the_current_folder(tmp_path: Path) -> None:

@@ -16,8 +16,6 @@ from support.farm_fixture import KEY, PATIENCE_S, Farm, HttpAnswer, Raw, curl, r
 from support.main_server import REFUSAL, MainServer, running_main_server
 from support.mirror import Mirror
 
-pytestmark = pytest.mark.measured
-
 SECRETS = ("s3cr3t-cookie", "s3cr3t-token", "s3cr3t-url", "s3cr3t-bearer")
 
 

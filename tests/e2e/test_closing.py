@@ -18,8 +18,6 @@ from support.mirror import Mirror
 from support.web_site import Reply, Request, Site
 from trio_websocket import ConnectionClosed, open_websocket_url
 
-pytestmark = pytest.mark.measured
-
 PAGE: Final = """
 const ends = {}, opened = {};
 function watch(name, url, first) {

@@ -18,8 +18,6 @@ from router.common.cluster_settings import split
 from router.common.places import Place
 from router.common.wire import NEWEST
 
-pytestmark = pytest.mark.measured
-
 OLD, NEW = curve.new_key(), curve.new_key()
 STRANGERS = 300
 

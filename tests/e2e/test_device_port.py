@@ -20,8 +20,6 @@ from support.farm_fixture import KEY, PATIENCE_S, UPGRADE, Farm, Raw, curl, refu
 from support.mirror import Mirror
 from websocket import ABNF
 
-pytestmark = pytest.mark.measured
-
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:

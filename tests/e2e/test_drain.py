@@ -8,13 +8,10 @@ import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
 import websocket
 from support import mirror
 from support.farm_fixture import Farm, command, running_farm, until
 from support.mirror import Mirror
-
-pytestmark = pytest.mark.measured
 
 DEVICES = 24
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from support import dialects
 from support.farm_fixture import running_farm
-
-pytestmark = pytest.mark.measured
 
 
 def test_a_message_reaches_a_device_of_each(tmp_path: Path) -> None:

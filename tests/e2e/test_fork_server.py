@@ -5,13 +5,10 @@ import subprocess
 import sys
 
 import msgspec
-import pytest
 from support.farm_fixture import ROOT, environ
 
 from farm.sections import all_sections
 from router.common.options import Settings, as_mapping
-
-pytestmark = pytest.mark.measured
 
 
 def test_one_whose_supervisor_has_gone_while_it_began_ends_without_a_word() -> None:

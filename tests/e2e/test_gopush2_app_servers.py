@@ -19,8 +19,6 @@ import pytest
 from support.farm_fixture import PATIENCE_S, Farm, curl, running_farm, started, until
 from support.gopush2 import CRASH, ON, Device, answered, create, new_key, push
 
-pytestmark = pytest.mark.measured
-
 ADMIN_KEY: Final = "very-s3cret"
 SAMPLES: Final = Path(__file__).parents[1] / "data" / "gopush2"
 NOBODY: Final = {"msg": "can't get a subscriber", "ret": 3}

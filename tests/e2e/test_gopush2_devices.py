@@ -15,8 +15,6 @@ from support.gopush2 import ON, Device, Gone, TcpDevice, answered, create, new_k
 
 from bench.machine.ports import free_ports
 
-pytestmark = pytest.mark.measured
-
 MOST = 3
 
 

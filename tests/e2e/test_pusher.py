@@ -12,8 +12,6 @@ import pytest
 from support.farm_fixture import Farm, curl, refusal, running, running_farm, until
 from support.pusher import APP, CRASH, KEY, SECRET, Client, call, clients, new_name, subscribers, trigger, with_apps
 
-pytestmark = pytest.mark.measured
-
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:

@@ -16,8 +16,6 @@ from support.farm_fixture import PATIENCE_S, Farm, HttpAnswer, curl, running_far
 from support.pusher_sdk import APP, library
 from support.simplepush import Device
 
-pytestmark = pytest.mark.measured
-
 OF_APP: Final = 6
 OF_ADDRESS: Final = 40
 

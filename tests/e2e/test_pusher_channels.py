@@ -27,8 +27,6 @@ from support.pusher import (
     with_apps,
 )
 
-pytestmark = pytest.mark.measured
-
 CLIENTS = 12
 ROUNDS = 20
 

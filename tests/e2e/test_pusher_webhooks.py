@@ -8,15 +8,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import pytest
 from pusher import Pusher
 from support.farm_fixture import running_farm, until
 from support.pusher_sdk import APP, Device, allowed, library
 from support.pusher_webhook_site import Site, site
 
 from router.dialects.pusher.applications import WEBHOOK_EVENTS
-
-pytestmark = pytest.mark.measured
 
 
 def heard(there: Site) -> list[dict[str, Any]]:

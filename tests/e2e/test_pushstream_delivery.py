@@ -26,8 +26,6 @@ from support.pushstream import (
     subscribers,
 )
 
-pytestmark = pytest.mark.measured
-
 POLLING = ("--header", "X-Nginx-PushStream-Mode: polling")
 
 

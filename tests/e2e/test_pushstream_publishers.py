@@ -19,8 +19,6 @@ from support.farm_fixture import PATIENCE_S, Farm, HttpAnswer, curl, running_far
 from router.dialects.pushstream.names import SPACE
 from router.dialects.pushstream.protocol import channel_address
 
-pytestmark = pytest.mark.measured
-
 SETTINGS = {
     "dialects.pushstream": True,
     "pushstream.events_channel_id": "events",

@@ -17,8 +17,6 @@ from support.redis_servers import RedisServer
 
 from router.common.token import new_key
 
-pytestmark = pytest.mark.measured
-
 TIMEOUT_S = 2.0
 
 

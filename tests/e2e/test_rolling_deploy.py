@@ -9,14 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 import websocket
 from support import mirror
 from support.farm_fixture import PATIENCE_S, Farm, running_farm, until
 from support.haproxy import running_haproxy
 from support.mirror import PATH
-
-pytestmark = pytest.mark.measured
 
 DEVICES = 12
 SETTINGS = {

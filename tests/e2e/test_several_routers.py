@@ -15,8 +15,6 @@ from support.several_routers import LIVE, asks, connected, pids
 
 from router.common.partitions import PARTITIONS
 
-pytestmark = pytest.mark.measured
-
 ROUTERS = 3
 SETTINGS: Json = {"router.routers": ROUTERS, "farm.hang_timeout": 2, "link.lease": 2, "link.heartbeat": 0.1}
 WAITING = 12

@@ -17,8 +17,6 @@ from support.simplepush_frames import hello
 
 from router.common.token import new_key
 
-pytestmark = pytest.mark.measured
-
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:

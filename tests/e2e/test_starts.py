@@ -12,8 +12,6 @@ import pytest
 from support.farm_fixture import Farm, command, environ, running_farm
 from support.small_disk import fill, mounted
 
-pytestmark = pytest.mark.measured
-
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 import trio
 from support.common import settings_with
 from support.farm_fixture import PATIENCE_S
@@ -23,8 +22,6 @@ from farm.supervisor.recent_events import RecentEvents
 from farm.supervisor.status_links import Answers
 from farm.supervisor.supervisor import Supervisor
 from router.common.settings import Data, Listen, RouterOptions
-
-pytestmark = pytest.mark.measured
 
 START_S = 1.5
 HANG_S = 1.0
