@@ -68,7 +68,10 @@ class AdminOptions(Section):
     )
 
     max_connections: int = option(
-        64, "open connections; beyond, the longest idle one makes room", unit="connections", ge=1
+        64,
+        "open connections; beyond, the longest idle one makes room, or else the slowest that sends or reads",
+        unit="connections",
+        ge=1,
     )
     max_header_bytes: int = option(16_384, "request line and headers of one request", unit="bytes", ge=1024)
     max_body_bytes: int = option(1_048_576, "body of one request of /api/v1", unit="bytes", ge=1024)

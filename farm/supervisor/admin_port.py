@@ -2,7 +2,8 @@
 
 hypercorn's own server takes any number of connections, sets no deadline for a request, and waits without end for a
 client that does not read its answer, even when the farm ends. A connection here is idle or has a request, and has a
-deadline in both states, after which it is closed. Beyond `admin.max_connections` the longest idle one is closed.
+deadline in both states, after which it is closed. Beyond `admin.max_connections` the longest idle one is closed; where
+none is idle, the one whose request has waited longest for its client, so that slow ones do not keep probes out.
 """
 
 from __future__ import annotations
@@ -82,6 +83,12 @@ class _Connection:
     def _set_deadline(self) -> None:
         options = self._port.options
         self.scope.deadline = trio.current_time() + (options.idle_timeout if self.idle else options.request_timeout)
+
+    @property
+    def waits(self) -> bool:
+        """Whether its request waits for its client: for the rest of a body, or until it reads."""
+        protocol = self._protocol
+        return self._sending.locked() or (protocol is not None and protocol.connection.their_state is h11.SEND_BODY)
 
     async def run(self) -> None:
         """Serve it until it ends; an error ends this connection only."""
@@ -190,13 +197,14 @@ class AdminPort:
                 nursery.start_soon(connection.run)
 
     def _make_room(self) -> bool:
-        """Close the longest idle connection. Returns: whether there is one."""
-        for connection in self._connections:
-            if connection.idle:
-                del self._connections[connection]
-                connection.scope.cancel()
-                return True
-        return False
+        """Close the longest idle connection, else the one that has waited longest. Returns: whether there is one."""
+        found = next((one for one in self._connections if one.idle), None)
+        found = found or next((one for one in self._connections if one.waits), None)
+        if found is None:
+            return False
+        del self._connections[found]
+        found.scope.cancel()
+        return True
 
     async def _refuse(self, stream: trio.SocketStream) -> None:
         with trio.move_on_after(_STOP_S):

@@ -167,6 +167,27 @@ def test_beyond_the_limit_the_longest_idle_one_makes_room() -> None:
     trio.run(run)
 
 
+@pytest.mark.parametrize("slow", [PUT, GET.replace(b"live", b"status")])
+def test_those_that_send_or_read_slowly_keep_nobody_out(slow: bytes) -> None:
+    """30 MB is more than the kernel takes of an answer that is not read."""
+
+    async def run() -> None:
+        async with serving(LONG) as connect:
+            waiting = [await connect() for _ in range(3)]
+            for one in waiting:
+                await one.send_all(slow)
+                await trio.sleep(0.2)
+            assert b" 200" in await answer(await connect())
+            with pytest.raises(trio.BrokenResourceError):
+                while True:
+                    await waiting[0].send_all(PUT)
+                    await trio.sleep(0.02)
+            await waiting[1].send_all(b"123456789")
+            assert (await waiting[1].receive_some(9)).startswith(b"HTTP/1.1 ")
+
+    trio.run(run)
+
+
 def test_where_all_have_a_request_the_next_one_hears_503() -> None:
     async def run() -> None:
         wait = trio.Event()
