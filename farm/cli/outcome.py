@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 from farm.cli import start_log
+from router.common.log_forms import printable
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -63,8 +64,3 @@ def warn(line: str) -> None:
 def one_line(text: str) -> str:
     """The text without line breaks and final full stop."""
     return " ".join(text.split()).rstrip(".")
-
-
-def printable(text: str) -> str:
-    """The text without what a terminal may obey: it may repeat what a file has, or what a farm has answered."""
-    return "".join(c if c.isprintable() else "?" for c in text)

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from farm.capacity import size
-from farm.cli.outcome import printable
+from router.common.log_forms import printable
 
 
 def cell(name: str, value: Any) -> str:

@@ -27,6 +27,7 @@ from farm.supervisor.api.frame import ACT, FORBIDDEN, MISDIRECTED, PREFIX, READ,
 from router.common import logs, pages
 from router.common.admin_address import is_loopback
 from router.common.errors import MendableError
+from router.common.log_forms import printable
 from router.common.options import Settings
 from router.common.settings import Listen
 
@@ -152,7 +153,7 @@ class AdminAccess:
 
 def _path(scope: Scope) -> str:
     path: str = scope["path"]
-    return "".join(character if character.isprintable() else "?" for character in path[:200])
+    return printable(path[:200])
 
 
 def _guarded(send: Any) -> Any:

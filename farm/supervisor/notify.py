@@ -16,6 +16,7 @@ import trio
 
 from farm.control import DONE, RUNNING
 from router.common import logs
+from router.common.log_forms import printable
 
 VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 """Meant for the supervisor alone: no process of the farm inherits them."""
@@ -60,7 +61,7 @@ def datagram(**assignments: object) -> bytes:
 
 
 def _line(value: str) -> str:
-    line = "".join(character if character.isprintable() else " " for character in value)
+    line = printable(value, instead=" ")
     return line if len(line) <= _STATUS_CHARS else line[: _STATUS_CHARS - 3] + "..."
 
 

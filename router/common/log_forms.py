@@ -127,6 +127,11 @@ def _message(record: logging.LogRecord) -> str:
         return str(record.msg)
 
 
+def printable(text: str, instead: str = "?") -> str:
+    """The text without what breaks a line, or what a terminal may obey."""
+    return "".join(c if c.isprintable() else instead for c in text)
+
+
 def _text(value: object) -> str:
     """Any value as text of bounded length. Never raises."""
     if isinstance(value, bytes | bytearray | memoryview):

@@ -14,6 +14,8 @@ from urllib.parse import unquote_to_bytes, urlencode
 
 import msgspec
 
+from router.common.log_forms import printable
+
 _SHOWN: Final = 100  # characters of what was sent that an error repeats
 _WHERE: Final = re.compile(r"(.*) - at `(?:key in )?\$\.?(.*)`", re.DOTALL)
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
@@ -102,5 +104,5 @@ def _said(where: str, text: str, kind: type[msgspec.Struct]) -> str:
 
 
 def _short(text: str) -> str:
-    shown = "".join(one if one.isprintable() else "?" for one in text[:_SHOWN])
+    shown = printable(text[:_SHOWN])
     return f"{shown}..." if len(text) > _SHOWN else shown
