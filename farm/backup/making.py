@@ -81,7 +81,7 @@ def _check_target(data: Path, target: Path) -> None:
         raise BackupError(f"{target} is there already: nothing is overwritten; choose another name")
     if target.suffix in archive.COMPRESSED:
         raise BackupError(f"{target}: a backup is not compressed: name a folder or FILE.tar, and compress that")
-    if target.absolute().parent.resolve() == data.resolve():
+    if target.absolute().parent.resolve().is_relative_to(data.resolve()):
         raise BackupError(f"{target} is in the data folder, among the farm's own files: choose a place elsewhere")
 
 

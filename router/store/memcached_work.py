@@ -290,8 +290,8 @@ def layout_key(prefix: str) -> bytes:
 
 
 def layout_in(entry: Entry | None) -> int:
-    """What that entry holds: without one it is the first."""
-    return int(entry.value) if entry is not None and entry.value.isdigit() else 1
+    """What that entry holds: without one it is the first. Of an absurd number the first digits are too new as well."""
+    return int(entry.value[:9]) if entry is not None and entry.value.isdigit() else 1
 
 
 def ceiling(entry: Entry | None) -> int:

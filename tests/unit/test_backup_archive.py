@@ -250,10 +250,11 @@ def test_a_compressed_one_is_not_promised(name: str, shared: Path, tmp_path: Pat
         making.make(settings(shared / "data", 2), tmp_path / name, "1.0", NOW, quiet)
 
 
-def test_no_backup_is_made_among_the_files_of_the_store(shared: Path) -> None:
+@pytest.mark.parametrize("place", [Path("store-2"), Path("store-1", "b.tar"), Path("new", "deep", "b")])
+def test_no_backup_is_made_among_the_files_of_the_store(place: Path, shared: Path) -> None:
     """There a name such as store-2 would be taken for what an interrupted start has left."""
     with pytest.raises(BackupError, match="is in the data folder, among the farm's own files"):
-        making.make(settings(shared / "data", 2), shared / "data" / "store-2", "1.0", NOW, quiet)
+        making.make(settings(shared / "data", 2), shared / "data" / place, "1.0", NOW, quiet)
 
 
 @pytest.mark.parametrize("name", ["b", "b.tar"])

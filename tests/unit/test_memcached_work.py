@@ -12,7 +12,7 @@ from router.common.item import Item
 from router.store.base import Append, Reads, Renewal, Results, Writes
 from router.store.changes import UNCHANGED, Changed, PutIfAbsent, SetAdd, Take
 from router.store.memcached_protocol import Entry
-from router.store.memcached_work import CEILING, Layout, Work, Write, ceiling, check, works
+from router.store.memcached_work import CEILING, Layout, Work, Write, ceiling, check, layout_in, works
 
 LAYOUT = Layout("farm:", 3)
 INBOX = b"farm:i:" + A.hex().encode()
@@ -180,3 +180,8 @@ def test_keys_are_what_memcached_takes() -> None:
     name = ("a space: \0\n%é", b"\x00\xff")
     assert LAYOUT.record(name) == b"farm:r:a%20space%3A%20%00%0A%25%C3%A9:00ff"
     assert len(LAYOUT.record(("s" * 50, A))) < 250
+
+
+@pytest.mark.parametrize("value", [b"2", b"9" * 10, b"1" * 100_000])
+def test_a_layout_that_is_too_new_is_told_however_long_its_number_is(value: bytes) -> None:
+    assert layout_in(Entry(value, 1)) > layout_in(None) == layout_in(Entry(b"x" + value, 1)) == 1
