@@ -237,7 +237,11 @@ class Pushers:
             self._lose(connection, error_name(error))
             return
         if not data:
-            self._lose(connection, "closed by the server")
+            if connection.channel < 0 and self.statuses:  # idle for as long as the server keeps one that asks nothing
+                self.fruitless += 1
+                self._close(connection)
+            else:
+                self._lose(connection, "closed by the server")
             return
         if connection.data:
             data, connection.data = connection.data + data, b""

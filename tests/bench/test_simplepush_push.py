@@ -51,6 +51,13 @@ def test_many_pushes_in_a_request(tmp_path: Path) -> None:
     assert "30 in a request" in shown(body).tables[0].title
 
 
+def test_a_farm_that_closes_app_servers_that_ask_nothing(tmp_path: Path) -> None:
+    """Of many connections few are in use at this rate: the farm may close the others, and nothing has failed."""
+    few = ["--rate", "20", "--connections", "8", "--set", "endpoint.idle_timeout=0.3"]
+    (run,) = farm_bench("push", "--devices", "50", "--seconds", "2", *few, file=tmp_path / "push.json")["runs"]
+    assert run["clean"] and run["errors"] == {} and run["statuses"] == {"200": run["pushes"]}
+
+
 def test_lines_that_a_farm_refuses(tmp_path: Path) -> None:
     refusing = ("--set", "endpoint.max_batch=5", "--batch", "6")
     (run,) = farm_bench("push", "--devices", "20", "--seconds", "0.2", *refusing, file=tmp_path / "push.json", code=1)[
