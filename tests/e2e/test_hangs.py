@@ -93,8 +93,8 @@ def test_a_process_whose_threads_run_lives_and_one_that_is_stopped_does_not(tick
     turns.taken(ticking.pid)
     until(lambda: turns.taken(ticking.pid), "it has run")
     os.kill(ticking.pid, signal.SIGSTOP)
-    until(lambda: turns.taken(ticking.pid) is False, "it runs no more")
-    assert turns.taken(ticking.pid) is False
+    # One of its threads may still have to be told: it takes a turn behind a time without one.
+    until(lambda: turns.taken(ticking.pid) is turns.taken(ticking.pid) is False, "it runs no more")
     os.kill(ticking.pid, signal.SIGCONT)
     until(lambda: turns.taken(ticking.pid), "it runs again")
 
