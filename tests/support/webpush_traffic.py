@@ -51,6 +51,7 @@ class Page:
         self.received: dict[str, set[str]] = {}
         self.online = False
         self.connections = 0
+        self.doing = ""
 
     @property
     def missing(self) -> list[tuple[str, set[str]]]:
@@ -72,10 +73,13 @@ class Page:
 
     async def _connection(self, conversation: Callable[[Any, set[str]], Awaitable[None]]) -> None:
         async with trio.open_nursery() as nursery:
+            self.doing = "connects"
             try:
                 socket = await trio_websocket.connect_websocket_url(nursery, self._farm.device_url)
-            except (OSError, trio_websocket.HandshakeError, trio_websocket.ConnectionClosed):
+            except (OSError, trio_websocket.HandshakeError, trio_websocket.ConnectionClosed) as refused:
+                self.doing = f"is refused: {refused!r}"
                 return
+            self.doing = "waits for the reply to its hello"
             try:
                 hello = {"messageType": "hello", "uaid": self.uaid, "broadcasts": {}, "use_webpush": True}
                 await socket.send_message(json.dumps(hello))
@@ -84,6 +88,7 @@ class Page:
                 assert self.uaid in ("", reply["uaid"]), "the farm has forgotten a device"
                 self.connections += 1
                 self.online = True
+                self.doing = "registers, or listens"
                 seen: set[str] = set()
                 for _ in range(CHANNELS - len(self.subscriptions)):
                     await self._register(socket, seen, reply["uaid"])
@@ -92,6 +97,7 @@ class Page:
                 pass
             finally:
                 self.online = False
+                self.doing = "closes"
                 with trio.move_on_after(2) as scope:
                     scope.shield = True
                     await socket.aclose()
@@ -179,13 +185,17 @@ class Traffic:
         if connection is not None:
             connection.close()
 
-    def everybody_is_back(self) -> bool:
-        """Whether all are connected and have their channels."""
-        return all(page.online and len(page.subscriptions) == CHANNELS for page in self.pages)
+    def _away(self) -> dict[int, tuple[str, int]]:
+        """Of the pages that are not connected, or have not all channels: what they do, and how often they connected."""
+        return {
+            number: (page.doing, page.connections)
+            for number, page in enumerate(self.pages)
+            if not page.online or len(page.subscriptions) < CHANNELS
+        }
 
     async def pushes_arrive(self) -> None:
         """Wait until every device that acknowledges has received something new on every channel."""
-        await soon(self.everybody_is_back, "all are connected")
+        await soon(lambda: not self._away(), "all are connected", self._away)
         pages = [page for page in self.pages if page.acks]
         before = {channel: len(page.received.get(channel, ())) for page in pages for channel in page.subscriptions}
 
@@ -200,7 +210,7 @@ class Traffic:
             async with trio.open_nursery() as nursery:
                 for page in self.pages:
                     nursery.start_soon(page.live)
-                await soon(self.everybody_is_back, "all have subscribed")
+                await soon(lambda: not self._away(), "all have subscribed", self._away)
                 every = [s for page in self.pages for s in page.subscriptions.values()]
                 for number in range(PUSHERS):
                     thread = threading.Thread(target=self._push, args=(every[number::PUSHERS],))
