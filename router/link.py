@@ -54,7 +54,7 @@ class RouterLink:
         self.behind = False
         """Whether there may be more to receive. The descriptor does not report what came before."""
         self.heard_until = monotonic()
-        """When there was nothing that had not been received."""
+        """When nothing was left to receive; after a standstill not all may have been there (`Hearing`)."""
         self._socket = self.server = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)

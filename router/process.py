@@ -36,6 +36,7 @@ from router.common.wires import PLAIN, TlsWire
 from router.core.commit_queue import AHEAD_S
 from router.core.committer import GroupCommitter
 from router.core.gathering import Gathering
+from router.core.hearing import Hearing
 from router.core.hub import Hub
 from router.core.keeping import Keeper
 from router.core.push_limits import PushLimits
@@ -309,10 +310,12 @@ class RouterProcess:
     async def _tick(self) -> None:
         options = self.settings.get(StoreOptions)
         next_port = next_sweep = time.monotonic()
+        hearing = Hearing(self.settings.get(LinkOptions).lease, next_port)
         bursts = Bursts()
         while True:
             await trio.sleep(_TICK_S)
-            guarded("router.tick_failed", self.hub.tick, self.link.heard_until)
+            heard_until = hearing.until(time.monotonic(), self.link.heard_until)
+            guarded("router.tick_failed", self.hub.tick, heard_until)
             guarded("router.tick_failed", self.keeper.tick)
             guarded("router.tick_failed", self._look_for_moves)
             now = time.monotonic()
