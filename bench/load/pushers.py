@@ -237,7 +237,7 @@ class Pushers:
             self._lose(connection, error_name(error))
             return
         if not data:
-            if connection.channel < 0 and self.statuses:  # idle for as long as the server keeps one that asks nothing
+            if connection.channel < 0 and self.statuses:  # the server ends what has been idle for long: no failure
                 self.fruitless += 1
                 self._close(connection)
             else:
